@@ -7,7 +7,6 @@ beside it, up to rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from raypath.components.models.process import MODELS, free_memory, import_large
 
 if TYPE_CHECKING:
     from raypath.components.inference.generation.batching.decoding import Answer
+    from raypath.components.inference.generation.batching.grammars import Grammars
     from raypath.components.inference.generation.batching.row_adapters import RowAdapters
 
 MOST_ROWS = {"cpu": 32, "cuda": 256}
@@ -87,7 +87,7 @@ class TransformersEngine:
             rows = queue.pop()
             try:
                 with torch.inference_mode():
-                    decode(forward, chosen := [replace(answers[row]) for row in rows])
+                    decode(forward, chosen := [answers[row].again() for row in rows])
             except torch.OutOfMemoryError:
                 if len(rows) == 1:
                     raise
@@ -95,6 +95,8 @@ class TransformersEngine:
                 queue += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
                 continue
             for row, answer in zip(rows, chosen, strict=True):
+                if answer.error is not None:
+                    raise answer.error
                 text = self.tokenizer.decode(answer.ids, skip_special_tokens=True)
                 found[row] = Generated(answer.ids, text, answer.finish or Finish.LENGTH, answer.logprobs)
             done += len(rows)
@@ -103,7 +105,8 @@ class TransformersEngine:
         return [each for each in found if each is not None]
 
     def add(self, request_id: str, prompt: Sequence[int], settings: SamplingSettings) -> None:
-        """Queue a request; see `StreamingEngine`. Raises DataError as `generate`, for a grammar and for an adapter."""
+        """Queue a request; see `StreamingEngine`. Raises DataError as `generate`, for an adapter that is not loaded,
+        and for a JSON schema without a grammar."""
         [answer] = self._answers([prompt], settings)
         answer.request_id = request_id
         self._rows.add(answer)
@@ -141,6 +144,12 @@ class TransformersEngine:
         self.__dict__.pop("_adapters", None)
 
     @cached_property
+    def _grammars(self) -> Grammars:
+        from raypath.components.inference.generation.batching.grammars import Grammars
+
+        return Grammars(self.tokenizer, self._vocabulary)
+
+    @cached_property
     def _adapters(self) -> RowAdapters:
         from raypath.components.inference.generation.batching.row_adapters import RowAdapters
 
@@ -160,14 +169,19 @@ class TransformersEngine:
         from raypath.components.inference.generation.batching.decoding import Answer
         from raypath.components.inference.generation.batching.sampling import count_repeats
 
-        if settings.grammar:
-            raise DataError("the engine transformers follows no JSON schema", fix="pip install 'raypath[generate]'")
         if settings.adapter:
             self._adapters.check(settings.adapter)
         check_prompts(prompts, self.context, self._vocabulary)
-        stop = settings.stop if settings.ignore_stop else self._stop | settings.stop
+        stop = settings.stop if settings.ignore_stop and not settings.grammar else self._stop | settings.stop
         return [
-            Answer(prompt, settings, min(settings.max_new_tokens, self.context - len(prompt)), stop, repeat)
+            Answer(
+                prompt,
+                settings,
+                min(settings.max_new_tokens, self.context - len(prompt)),
+                stop,
+                repeat,
+                self._grammars.start(settings.grammar) if settings.grammar else None,
+            )
             for prompt, repeat in zip(prompts, count_repeats(prompts), strict=True)
         ]
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
+from raypath.components.core.errors import DataError
 from raypath.components.inference.generation.batching import kv_cache
+from raypath.components.inference.generation.batching.grammars import GrammarState, allowed_tokens
 from raypath.components.inference.generation.batching.row_adapters import RowAdapters
 from raypath.components.inference.generation.batching.sampling import Sampler
 from raypath.components.inference.generation.engine import Finish, SamplingSettings
@@ -24,18 +26,24 @@ COMPACT = 0.75
 
 @dataclass
 class Answer:
-    """Request, and its answer while it is written. limit: most tokens. stop: ids that end it. repeat: see `Sampler`."""
+    """Request, and its answer while it is written.
+
+    limit: most tokens. stop: ids that end it. repeat: see `Sampler`. grammar: of its JSON schema, None for none.
+    """
 
     prompt: Sequence[int]
     settings: SamplingSettings
     limit: int
     stop: frozenset[int] = frozenset()
     repeat: int = 0
+    grammar: GrammarState | None = None
     request_id: str = ""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     top: list[TopTokens] = field(default_factory=list)
     finish: Finish | None = None
+    error: DataError | None = None
+    """Set for a request that failed alone."""
     aborted: bool = False
     sent: int = 0
     """Tokens that were streamed."""
@@ -43,18 +51,32 @@ class Answer:
     @property
     def is_open(self) -> bool:
         """True while tokens are wanted."""
-        return self.finish is None and not self.aborted
+        return self.finish is None and self.error is None and not self.aborted
+
+    def again(self) -> Answer:
+        """Return the same request without a token."""
+        return Answer(
+            self.prompt, self.settings, self.limit, self.stop, self.repeat, self.grammar and self.grammar.copy()
+        )
 
     def add(self, token: int, logprob: float, top: TopTokens) -> None:
         """Append a token; the answer ends with a stop token, or at its limit."""
-        if token in self.stop:
+        ends, complete = token in self.stop, False
+        try:
+            complete = self.grammar is not None and self.grammar.add(token, ends)
+        except DataError as error:
+            self.error = error
+            return
+        if ends:
             self.finish = Finish.STOP
             return
         self.ids.append(token)
         self.logprobs.append(logprob)
         if top:
             self.top.append(top)
-        if len(self.ids) >= self.limit:
+        if complete:
+            self.finish = Finish.STOP
+        elif len(self.ids) >= self.limit:
             self.finish = Finish.LENGTH
 
 
@@ -154,7 +176,10 @@ class RunningBatch:
         # Without padding, attention needs no mask, and takes a faster kernel.
         mask, names = self._mask if self._padded else None, [row.settings.adapter for row in self.rows]
         logits = self._forward(self._next, mask, self._positions, self._cache, names)
-        drawn = self._sampler.draw(logits)
+        grammars = [row.grammar if row.is_open else None for row in self.rows]
+        drawn = self._sampler.draw(
+            logits, allowed_tokens(grammars, [row.stop for row in self.rows], int(logits.shape[1]))
+        )
         found = zip(self.rows, drawn.tokens.tolist(), drawn.logprobs.tolist(), drawn.top, strict=True)
         for row, token, logprob, top in found:
             if row.is_open:

@@ -103,6 +103,9 @@ class RowScheduler:
     def _piece(self, row: Answer) -> Piece | None:
         """Return what a row has that was not returned; None for a row that has nothing, or was aborted."""
         start, row.sent = row.sent, len(row.ids)
+        if row.error is not None and not row.aborted:
+            row.aborted = True  # it is reported once
+            return Piece(row.request_id, error=row.error)
         if row.aborted or (start == row.sent and row.finish is None):
             return None
         self._counts["generated"] += row.sent - start

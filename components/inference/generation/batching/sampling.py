@@ -47,9 +47,11 @@ class Sampler:
         self._steps = [0] * len(self._settings)
         self._penalties = Penalties.of(settings, prompts, vocabulary)
 
-    def draw(self, logits: torch.Tensor) -> Drawn:
-        """Return the next token of each row. logits: float32 [B, V]."""
+    def draw(self, logits: torch.Tensor, allowed: torch.Tensor | None = None) -> Drawn:
+        """Return the next token of each row. logits: float32 [B, V]. allowed: bool [B, V], None for all tokens."""
         scores = logits if self._penalties is None else self._penalties.apply(logits)
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed.to(scores.device), -torch.inf)
         groups: dict[tuple[float, ...], list[int]] = {}
         for row, each in enumerate(self._settings):
             kind = (each.temperature, each.top_p, each.top_k, each.min_p) if each.temperature else ()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from raypath.components.core.errors import DataError
 from raypath.components.inference.generation.engine import SamplingSettings
+from raypath.components.inference.generation.json_schemas import check_schema, no_grammar
 from raypath.components.inference.generation.openvino_genai.pipeline import import_genai, open_pipeline
 from raypath.components.inference.generation.openvino_genai.requests import as_tensor, request_config
 
-MOST_CHECKED, MOST_CHARACTERS = 1_000, 100_000
-"""Schemas that are remembered, and the most characters of one."""
+MOST_CHECKED = 1_000
+"""Schemas that are remembered."""
 
 
 class GrammarCheck:
@@ -26,7 +25,7 @@ class GrammarCheck:
         """Raise DataError for a text that is no JSON schema, or one without a grammar."""
         if grammar in self._checked:
             return
-        _check_schema(grammar)
+        check_schema(grammar)
         genai = import_genai()
         if self._pipeline is None:
             self._pipeline = open_pipeline(self._decoder(), self._tokenizer, "fp32", 1, 256, prefixes=False).pipeline
@@ -40,7 +39,7 @@ class GrammarCheck:
             handle.cancel()
             self._pipeline = None  # its state is undefined
             reason = str(error).strip().splitlines()[0].rpartition(": ")[2]
-            raise DataError(f"the JSON schema has no grammar ({reason})", fix="use a simpler schema") from None
+            raise no_grammar(reason) from None
         if len(self._checked) >= MOST_CHECKED:
             self._checked.clear()
         self._checked[grammar] = None
@@ -50,17 +49,3 @@ class GrammarCheck:
 
         shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
         return LlamaForCausalLM(LlamaConfig(vocab_size=self._vocabulary, tie_word_embeddings=True, **shape))
-
-
-def _check_schema(grammar: str) -> None:
-    import jsonschema  # type: ignore[import-untyped]
-
-    try:
-        if len(grammar) > MOST_CHARACTERS:
-            raise ValueError(f"it has {len(grammar):,} characters; wanted at most {MOST_CHARACTERS:,}")
-        schema = json.loads(grammar)
-        kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-        kind.check_schema(schema)
-    except (ValueError, RecursionError, jsonschema.SchemaError) as error:
-        reason = getattr(error, "message", "") or str(error)
-        raise DataError(f"the JSON schema is none ({reason})", fix="see json-schema.org") from None

@@ -125,8 +125,6 @@ def test_frequency_lowers_the_logits_of_the_response(engine: TransformersEngine)
 
 
 def test_what_this_engine_does_not_have(engine: TransformersEngine) -> None:
-    with pytest.raises(DataError, match="follows no JSON schema"):
-        engine.add("0", PROMPTS[0], SamplingSettings(grammar="{}"))
     with pytest.raises(DataError, match="no adapter polite is loaded; loaded: none"):
         engine.add("0", PROMPTS[0], SamplingSettings(adapter="polite"))
 
