@@ -180,8 +180,8 @@ def test_each_batch_is_told_of_and_an_observer_that_fails_stops_nothing() -> Non
     assert all(seconds >= 0 for *_, seconds, _ in told)
 
 
-def test_a_batch_that_is_stuck_and_a_thread_that_has_ended_fail_the_health_check() -> None:
-    async def stuck(batcher: Batcher, engine: Any) -> None:
+def test_a_batch_that_is_stuck_fails_the_health_check() -> None:
+    async def scene(batcher: Batcher, engine: Any) -> None:
         batcher.check_health(0.0)
         [task] = await asked(batcher, engine, [[1]])
         await engine.runs()
@@ -193,19 +193,23 @@ def test_a_batch_that_is_stuck_and_a_thread_that_has_ended_fail_the_health_check
         await asyncio.to_thread(until, lambda: not batcher._clocks[0]._start)
         batcher.check_health(0.0)
 
+    run(scene)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_has_ended_fails_the_health_check() -> None:
     class Ends(Slow):
         def record(self, rows: Sequence[Sequence[int]]) -> Any:
             raise SystemExit
 
-    async def ended(batcher: Batcher, engine: Any) -> None:
+    async def scene(batcher: Batcher, engine: Any) -> None:
         [task] = await asked(batcher, Ends(), [[1]])
         await asyncio.to_thread(batcher._threads[0].join, 10)
         with pytest.raises(Unavailable, match="the thread model-0 of the batcher has ended"):
             batcher.check_health(60.0)
         task.cancel()
 
-    run(stuck)
-    run(ended)
+    run(scene)
 
 
 def test_the_speed_follows_what_was_measured() -> None:
