@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from raypath.components.models.base_models import TOKENIZER_COPY
 from raypath.components.models.metadata import ModelMetadata, read_metadata, write_metadata
 from raypath.components.training import trial_weights
 from raypath.components.training.params import ResolvedParams
+from raypath.components.training.runtime.training_request import TrainingRequest
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -32,25 +33,6 @@ CONFIG = "config.json"
 """Configuration of the model; beside adapters alone, that of their base."""
 RESTARTS = 3
 """Worker groups started again after a worker died."""
-
-
-@dataclass(frozen=True)
-class TrainingRequest:
-    """One training, as it is sent to each worker."""
-
-    context: Context
-    """Without tracker: a worker attaches its own."""
-    folder: Path
-    """The base model."""
-    train: str
-    valid: str
-    labels: int
-    metadata: ModelMetadata
-    params: ResolvedParams
-    trained_weights: Path | None
-    """Weights that `tune` kept of the same training, used instead of training."""
-    seconds: float = 0.0
-    """Estimated time of the training in seconds; 0 for none."""
 
 
 def fit(
@@ -94,17 +76,17 @@ def train_worker(config: dict[str, TrainingRequest]) -> None:
 
     from raypath.components.tracking.run import attach
 
-    request = config["request"]
-    ctx = request.context
     context = ray.train.get_context()
     metrics: Metrics
-    if context.get_world_rank() == 0:
-        with attach(ctx.tracking, ctx.step) as run:
-            metrics = _train(replace(ctx, track=run), request, context.get_world_size())
-        # Ray Train returns metrics only together with a checkpoint.
-        write_atomically(ctx.scratch / METRICS, json.dumps(metrics))
-    else:
-        metrics = _train(ctx, request, context.get_world_size())
+    with config["request"].on_node(ray.get_runtime_context().get_node_id()) as request:
+        ctx = request.context
+        if context.get_world_rank() == 0:
+            with attach(ctx.tracking, ctx.step) as run:
+                metrics = _train(replace(ctx, track=run), request, context.get_world_size())
+            # Ray Train returns metrics only together with a checkpoint.
+            write_atomically(ctx.scratch / METRICS, json.dumps(metrics))
+        else:
+            metrics = _train(ctx, request, context.get_world_size())
     ray.train.report(metrics)
 
 
@@ -123,7 +105,8 @@ def _train_group(request: TrainingRequest) -> Metrics:
     from raypath.components.data.streaming.ray_errors import out_of_memory
 
     ctx = request.context
-    _check_workers(request.params.workers, "GPU" if ctx.gpus else "CPU", ctx.node)
+    request = request.with_stored_files()
+    _check_workers(request.params.workers, "GPU" if ctx.gpus else "CPU", request.node)
     for left in reversed(range(1 + RESTARTS)):
         try:
             _trainer(request).fit()
@@ -135,6 +118,7 @@ def _train_group(request: TrainingRequest) -> Metrics:
             if not left:
                 raise Unavailable(f"training workers failed: {message}", fix="see the Ray logs") from None
             ctx.log.warning("training workers failed, a new group resumes: %s", message)
+            request = request.with_stored_files()  # with the last checkpoint
     return dict(json.loads((ctx.scratch / METRICS).read_text(encoding="utf-8")))
 
 
@@ -152,7 +136,7 @@ def _trainer(request: TrainingRequest) -> TorchTrainer:
         resources_per_worker={"GPU": 1} if gpu else {"CPU": 0.5},
         # GPUs of one node communicate faster than nodes; CPU workers would compete for the cores of theirs.
         placement_strategy="PACK" if gpu else "SPREAD",
-        label_selector=ctx.selector or None,
+        label_selector=_selector(request),
     )
     # A new name for every attempt: Ray Train would resume a run of the same name, and resuming is by Raypath's own
     # checkpoints. Its restarts are not used either: it would also restart after an error that is certain to recur.
@@ -164,6 +148,14 @@ def _trainer(request: TrainingRequest) -> TorchTrainer:
         scaling_config=scaling,
         run_config=config,
     )
+
+
+def _selector(request: TrainingRequest) -> dict[str, str] | list[dict[str, str]] | None:
+    """Return the label selector of the workers, or of each; that of the first, which gets rank 0, is the step's."""
+    selector = request.context.selector
+    if not request.stored:
+        return selector or None
+    return [selector, *({} for _ in range(most_workers(request.params) - 1))]
 
 
 def _workers(params: ResolvedParams) -> int | tuple[int, int]:

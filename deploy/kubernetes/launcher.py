@@ -123,11 +123,6 @@ def check(request: RunRequest, params: KubeRayParams) -> None:
 
 def _check_capacity(workers: int, params: KubeRayParams) -> None:
     what, each = ("GPUs", params.gpus) if params.gpus else ("CPUs", params.cpus)
-    if _local_storage_only(params) and workers > each:
-        message = (
-            f"{workers} training workers, but one node has {each} {what}: with an s3:// store a step stays on one node"
-        )
-        raise UserError(message, fix=f"raise kuberay.{what.lower()}, or set kuberay.store=/store")
     if workers > each * params.workers:
         message = f"{workers} training workers, but the nodes have {each * params.workers} {what}"
         raise UserError(message, fix=f"raise kuberay.workers, or kuberay.{what.lower()}")

@@ -59,8 +59,7 @@ def run(request: RunRequest, params: RayParams) -> None:
     _check_mlflow(request, params)
     if attach_if_running(request, jobs, params.reconnect_timeout):
         return
-    store = params.store or os.environ.get("RAYPATH_STORE", "")
-    check_capacity(request.graph, jobs.nodes(), local_storage_only="://" in store and not params.home)
+    check_capacity(request.graph, jobs.nodes())
     package = pack(Path.cwd(), request.graph, request.home)
     for warning in package.warnings:
         report(f"warning: {warning}")

@@ -22,12 +22,10 @@ TIMEOUT = 120.0
 """Seconds for all nodes: a node's first worker has to fetch the working folder."""
 
 
-def check_capacity(graph: Graph, nodes: Collection[Mapping[str, float]], local_storage_only: bool) -> None:
+def check_capacity(graph: Graph, nodes: Collection[Mapping[str, float]]) -> None:
     """Raise UserError for training workers or replicas that do not fit on the nodes.
 
-    Args:
-        nodes: resources of each node; empty skips the check.
-        local_storage_only: nodes share object storage but no folder, so a step and its workers stay on one node.
+    nodes: resources of each node; empty skips the check.
     """
     from raypath.components.serving.params import ServeParams
     from raypath.components.training.params import TrainingParams
@@ -36,9 +34,8 @@ def check_capacity(graph: Graph, nodes: Collection[Mapping[str, float]], local_s
     for each in given if nodes else []:
         if isinstance(each, TrainingParams) and each.workers > 1:
             kind = "GPU" if any(node.get("GPU") for node in nodes) else "CPU"
-            capacity = (max if local_storage_only else sum)(int(node.get(kind, 0)) for node in nodes)
-            kinds = f"{kind}s of one node" if local_storage_only else f"{kind}s"
-            _check_enough(f"workers={each.workers}", each.workers, kinds, capacity)
+            capacity = sum(int(node.get(kind, 0)) for node in nodes)
+            _check_enough(f"workers={each.workers}", each.workers, f"{kind}s", capacity)
         if isinstance(each, ServeParams):
             replicas = max(each.replicas, 1)
             for name, kind, wanted in (("gpus", "GPU", each.gpus), ("cpus", "CPU", each.cpus)):

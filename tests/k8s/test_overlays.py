@@ -311,8 +311,7 @@ def test_the_service_takes_the_settings_of_the_laptop(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_the_training_workers_fit_the_nodes_that_share_a_home(folder: str) -> None:
-    """Over object storage a step stays on one node; in a folder that all mount its group may spread."""
+def test_the_training_workers_fit_the_nodes(folder: str) -> None:
     found = documents(rendered(folder))
     spec = of(found, "RayJob")["spec"]
     workers = int((re.findall(r"finetune.workers=(\d+)", spec["entrypoint"]) or ["1"])[0])
@@ -322,7 +321,7 @@ def test_the_training_workers_fit_the_nodes_that_share_a_home(folder: str) -> No
     store = of(found, "ConfigMap", "raypath-settings")["data"]["RAYPATH_STORE"]
     assert home == (store if store.startswith("/") else None)
     limits = box["resources"]["limits"]
-    room = int(limits.get("nvidia.com/gpu", limits["cpu"])) * (group["replicas"] if home else 1)
+    room = int(limits.get("nvidia.com/gpu", limits["cpu"])) * group["replicas"]
     assert workers <= room
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from raypath.components.core.context import ShardStorage
 from raypath.components.models.base_models import weights_digest
 from raypath.components.models.process import configure_process
-from raypath.components.training.batches.stored_encoder import StoredEncoder
+from raypath.components.training.batches.stored_folder import StoredFolder
 
 FEATURES = pa.field("features", pa.list_(pa.float32()))
 INLINE_ROWS = 20_000
@@ -33,7 +33,7 @@ class Features:
     threads: int
     precision: str
     separator: int | None = None
-    stored: StoredEncoder | None = None
+    stored: StoredFolder | None = None
     """Where the encoder is fetched from by tasks that run on other nodes than the step."""
 
     @property
@@ -53,7 +53,7 @@ class Features:
         from raypath.components.models.bf16 import uses_bf16
 
         precision = "bf16" if uses_bf16(self.precision) else "fp32"
-        return replace(self, precision=precision, stored=StoredEncoder.of(self.folder, storage, staging))
+        return replace(self, precision=precision, stored=StoredFolder.of(self.folder, storage, staging))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table["input_ids"].to_pylist()

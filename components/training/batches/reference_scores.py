@@ -17,7 +17,7 @@ from raypath.components.models.base_models import weights_digest
 from raypath.components.models.process import configure_process
 from raypath.components.tasks.preference import answer_scores
 from raypath.components.training.batches.pairs import REFERENCES, REJECTED_IDS, REJECTED_MASK
-from raypath.components.training.batches.stored_encoder import StoredEncoder
+from raypath.components.training.batches.stored_folder import StoredFolder
 
 FIELDS = (
     pa.field(REJECTED_IDS, pa.list_(pa.int32())),
@@ -40,7 +40,7 @@ class ReferenceScores:
     threads: int
     precision: str
     max_length: int
-    stored: StoredEncoder | None = None
+    stored: StoredFolder | None = None
     """Where the model is fetched from by tasks that run on other nodes than the step."""
 
     def alone(self) -> ReferenceScores:
@@ -60,7 +60,7 @@ class ReferenceScores:
             folder = staging / "merged"
             open_model(self.folder).save_pretrained(folder)
         precision = "bf16" if uses_bf16(self.precision) else "fp32"
-        return replace(self, precision=precision, stored=StoredEncoder.of(folder, storage, staging))
+        return replace(self, precision=precision, stored=StoredFolder.of(folder, storage, staging))
 
     @property
     def name(self) -> str:

@@ -228,7 +228,7 @@ def test_features_of_any_node_have_the_precision_of_this_one(
     from raypath.components.training.batches import frozen_features
 
     monkeypatch.setattr(bf16, "uses_bf16", lambda precision: precision == "auto")
-    monkeypatch.setattr(frozen_features.StoredEncoder, "of", lambda folder, storage, staging: (folder, storage))
+    monkeypatch.setattr(frozen_features.StoredFolder, "of", lambda folder, storage, staging: (folder, storage))
     storage: Any = "bucket"
     found = frozen_features.Features(Path("base"), 4, precision).stored_in(storage, Path("staging"))
     assert (found.precision, found.threads, found.stored) == (chosen, 4, (Path("base"), "bucket"))

@@ -151,7 +151,7 @@ def test_a_store_on_a_claim_is_mounted_and_the_secret_is_for_data_alone(tmp_path
         ({"kubeflow__steps.finetun.gpus": "1"}, "kubeflow.steps names finetun, which is not a step"),
         ({"kubeflow__steps.finetune.gpu": "1"}, "kubeflow.steps names|steps.finetune.gpu"),
         ({"kubeflow__ray": "tuna"}, "kubeflow.ray names tuna, which is not a step"),
-        ({"kubeflow__ray": "finetune", "finetune__workers": "9"}, "9 training workers, but one node has"),
+        ({"kubeflow__ray": "finetune", "finetune__workers": "9"}, "9 training workers, but the nodes have"),
         ({"kubeflow__memory": "8 GB"}, "should match pattern"),
         ({"kubeflow__imag": "x"}, "unknown setting kubeflow.imag; did you mean kubeflow.image?"),
         ({"finetune__epoch": "3"}, "did you mean finetune.epochs?"),

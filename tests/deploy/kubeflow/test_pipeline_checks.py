@@ -59,8 +59,7 @@ def _planned(tmp_path: Path, fresh: tuple[str, ...] = (), **changes: Any) -> tup
         ({"kubeflow__ray": "tuna"}, "kubeflow.ray names tuna, which is not a step; the steps are STEPS"),
         (
             {"kubeflow__ray": "finetune", "finetune__workers": "9"},
-            "9 training workers, but one node has 2 CPUs: with an s3:// store a step stays on one node; raise "
-            "kuberay.cpus, or set kuberay.store=/store",
+            "9 training workers, but the nodes have 2 CPUs; raise kuberay.workers, or kuberay.cpus",
         ),
     ],
 )

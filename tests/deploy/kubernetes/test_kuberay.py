@@ -199,13 +199,12 @@ def test_in_a_queue_a_job_waits(tmp_path: Path) -> None:
         ),
         (
             {
-                "finetune__workers": "2",
+                "finetune__workers": "3",
                 "kuberay__gpus": "1",
                 "kuberay__workers": "2",
                 "kuberay__store": "s3://bucket/x",
             },
-            "2 training workers, but one node has 1 GPUs: with an s3:// store a step stays on one node; "
-            "raise kuberay.gpus, or set kuberay.store=/store",
+            "3 training workers, but the nodes have 2 GPUs; raise kuberay.workers, or kuberay.gpus",
         ),
         (
             {"kuberay__store": "/data"},

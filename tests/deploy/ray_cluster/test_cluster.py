@@ -288,14 +288,7 @@ def test_what_the_nodes_have_no_room_for_is_told_first(
 ) -> None:
     _, job, _ = prepare("ray", "text_classification", changes, tmp_path)
     if not says:
-        return check_capacity(job.graph, nodes, local_storage_only=False)
+        return check_capacity(job.graph, nodes)
     with pytest.raises(UserError) as told:
-        check_capacity(job.graph, nodes, local_storage_only=False)
+        check_capacity(job.graph, nodes)
     assert str(told.value) == says
-
-
-def test_workers_of_nodes_that_share_object_storage_alone_are_counted_on_one(tmp_path: Path) -> None:
-    _, job, _ = prepare("ray", "text_classification", {"finetune.workers": 2}, tmp_path)
-    check_capacity(job.graph, [{"GPU": 2}, {"GPU": 1}], local_storage_only=True)
-    with pytest.raises(UserError, match="capacity for 1 GPUs of one node"):
-        check_capacity(job.graph, [{"GPU": 1}, {"GPU": 1}], local_storage_only=True)

@@ -18,7 +18,7 @@ from raypath.components.data.streaming.ray_tasks import Item
 from raypath.components.data.streaming.shard_storage import bucket_of
 from raypath.components.extract import ExtractParams, extract
 from raypath.components.training.batches import frozen_features
-from raypath.components.training.batches.stored_encoder import StoredEncoder
+from raypath.components.training.batches.stored_folder import StoredFolder
 from raypath.deploy.store.factory import open_store
 from tests.components.small_files import use_small_files
 from tests.deploy.store.test_shard_storage import context
@@ -90,7 +90,7 @@ def test_features_of_other_nodes_have_the_same_bytes(address: str, rows: Dataset
 def test_an_encoder_that_was_changed_in_the_bucket_is_refused(address: str, base: Path, tmp_path: Path) -> None:
     ctx = replace(context(open_store(tmp_path / "2", address), "k"), key="k", node="node")
     assert ctx.part_storage is not None
-    stored = StoredEncoder.of(base, ctx.part_storage, ctx.scratch / ".encoder")
+    stored = StoredFolder.of(base, ctx.part_storage, ctx.scratch / ".encoder")
     assert {"config.json", "model.safetensors"} <= {file.name for file in stored.files}
     assert not list((ctx.scratch / ".encoder").iterdir()), "moved to the cache"
     elsewhere = replace(stored, origin=replace_cache(stored.origin, tmp_path / "there"))
