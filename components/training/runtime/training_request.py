@@ -12,10 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from raypath.components.core.context import Context
-from raypath.components.models.adapters import is_adapter
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.training.batches.stored_folder import ALL_FILES, MODEL_FILES, StoredFolder
-from raypath.components.training.checkpoints.resume import find_resume_point
 from raypath.components.training.params import ResolvedParams
 
 
@@ -49,6 +47,8 @@ class TrainingRequest:
 
         Adapters stay on the step's node with all workers: they name a base that is in a folder of that node.
         """
+        from raypath.components.models.adapters import is_adapter
+
         storage = self.context.part_storage
         if storage is None or is_adapter(self.folder):
             return self
@@ -91,6 +91,8 @@ class TrainingRequest:
 
 def _checkpoints(scratch: Path) -> tuple[str, ...]:
     """Patterns of the checkpoint to resume from, and of its best weights."""
+    from raypath.components.training.checkpoints.resume import find_resume_point
+
     start = find_resume_point(scratch)
     if start is None:
         return ()
