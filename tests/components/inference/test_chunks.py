@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raypath.components.core.artifacts import Dataset
+from raypath.components.core.columns import inputs_of
 from raypath.components.core.errors import PlatformError, StoreError
 from raypath.components.data.streaming.row_files import row_files
 from raypath.components.inference.batch import chunks as chunks
@@ -17,6 +19,7 @@ from raypath.components.inference.batch.chunks import (
     count_attempt,
     finished_chunks,
     plan_chunks,
+    text_rows,
     write_chunk,
 )
 from raypath.components.inference.batch.results import Results
@@ -51,6 +54,19 @@ def test_a_part_is_read_across_files_and_row_groups(tmp_path: Path) -> None:
     assert pa.concat_tables(read)["text"].to_pylist() == texts
     assert read[0].column_names == ["row", "text"]
     assert pa.concat_tables(read)["row"].to_pylist() == list(range(1, 101))
+
+
+def test_rows_have_their_id_or_number_and_their_label(tmp_path: Path) -> None:
+    """Of a column that the dataset lacks, none is read; without an id and a row number, rows are numbered."""
+    values = {"text": ["a", "b"], "label": ["x", "y"], "id": ["i", "j"], "row": [7, 9], "more": [0, 0]}
+    for has, wanted in (
+        ("text more", {"row": [1, 2], "text": ["a", "b"]}),
+        ("label text row more", {"row": [7, 9], "text": ["a", "b"], "label": ["x", "y"]}),
+        ("text id row", {"id": ["i", "j"], "text": ["a", "b"]}),
+    ):
+        pq.write_table(pa.table({name: values[name] for name in has.split()}), tmp_path / "a.parquet")
+        rows = text_rows(Dataset(uri=str(tmp_path), rows=2), inputs_of(()))
+        assert rows.read(Chunk(0, 0, 2)).to_pydict() == wanted
 
 
 def _table(number: int) -> pa.Table:

@@ -105,6 +105,14 @@ def test_adapters_of_another_rank_are_not_trained_further(train: Any) -> None:
         train("again", start=first, lora=8)
 
 
+@pytest.mark.parametrize(("before", "now"), [(-1, 1), (1, -1)], ids=["fewer", "more"])
+def test_adapters_of_other_layers_are_not_trained_further(train: Any, before: int, now: int) -> None:
+    first, folder = train("first", lora=4, epochs=1, frozen_layers=before)
+    wanted = rf"the adapters in .*{folder.parent.name}.* are of other layers than those .* such as \S*layers\.0\."
+    with pytest.raises(DataError, match=f"{wanted}.*; set finetune.frozen_layers as it was in their training"):
+        train("again", start=first, lora=4, frozen_layers=now)
+
+
 def test_adapters_of_another_base_are_told(train: Any, decoder: Path, tmp_path: Path) -> None:
     _, folder = train("first", lora=4)
     other = decoder_folder(tmp_path / "other", "qwen3")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -85,34 +84,43 @@ def test_tasks_of_local_files(model: Path, tasks: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_scores_are_those_of_torch(model: Path) -> None:
-    pytest.importorskip("lm_eval")
     import torch
     from transformers import AutoModelForCausalLM
 
-    from raypath.components.inference.generation.evaluation.harness_model import HarnessModel
+    from raypath.components.inference.generation.evaluation.continuations import ContinuationScorer
     from raypath.components.inference.generation.transformers_engine import TransformersEngine
 
     engine = TransformersEngine.open(model, "fp32")
-    lm = HarnessModel(engine, model)
+    scorer = ContinuationScorer(engine)
     plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     pairs = [("The sky is ", "blue"), ("The sky", " is red today"), ("", "blue")]
-    found = lm.loglikelihood([SimpleNamespace(args=pair) for pair in pairs])
+    found = scorer.continuations(pairs)
+
+    def likelihood(ids: list[int], first: int = 1) -> float:
+        with torch.no_grad():
+            chances = torch.log_softmax(plain(torch.tensor([ids])).logits[0], -1)
+        return sum(float(chances[n - 1, ids[n]]) for n in range(first, len(ids)))
 
     def wanted(before: str, after: str) -> float:
         start = engine.tokenizer(before)["input_ids"] or [1]
-        ids = torch.tensor([[*start, *engine.tokenizer(after)["input_ids"]]])
-        with torch.no_grad():
-            chances = torch.log_softmax(plain(ids).logits[0], -1)
-        return sum(float(chances[n - 1, ids[0, n]]) for n in range(len(start), ids.shape[1]))
+        return likelihood([*start, *engine.tokenizer(after)["input_ids"]], len(start))
 
     for (score, greedy), pair in zip(found, [("The sky is", " blue"), *pairs[1:]], strict=True):
         assert math.isclose(score, wanted(*pair), rel_tol=1e-4)
         assert not greedy
+    with torch.no_grad():
+        nexts = {c: int(plain(**engine.tokenizer(c, return_tensors="pt")).logits[0, -1].argmax()) for c in "abcdefghij"}
+    likeliest = {c: text for c, token in nexts.items() if (text := engine.tokenizer.decode(token)).isalpha()}
+    assert all(greedy for _, greedy in scorer.continuations(list(likeliest.items())))
+    assert likeliest
     text = "blue sky " * 60
-    [whole] = lm.loglikelihood_rolling([SimpleNamespace(args=(text,))])
-    assert whole < 60 * found[2][0] / 2, "windows beyond the context count too"
-    request = SimpleNamespace(args=("The sky", {"until": ["e", "zz"], "max_gen_toks": 12}))
-    [answer] = lm.generate_until([request])
+    [all_windows] = scorer.texts([text])
+    ids = [1, *engine.tokenizer(text)["input_ids"]]
+    size = plain.config.max_position_embeddings - 1
+    windows = [ids[start : start + size + 1] for start in range(0, len(ids) - 1, size)]
+    assert len(windows) > 1
+    assert math.isclose(all_windows, sum(map(likelihood, windows)), rel_tol=1e-4)
+    [answer] = scorer.responses([("The sky", {"until": ["e", "zz"], "max_gen_toks": 12})])
     assert "e" not in answer
 
 
