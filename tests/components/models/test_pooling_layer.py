@@ -74,6 +74,15 @@ def test_a_second_layer_is_not_added_and_a_decoder_has_none(tmp_path: Path) -> N
         append_pooling(other)
 
 
+@pytest.mark.parametrize(("kind", "decoder"), [("deberta-v2", False), ("layoutlm", False), ("bert", True)])
+def test_other_models_with_layers_have_none(kind: str, decoder: bool) -> None:
+    """Their attention has no such weights, does not read its first token alone, or only looks back."""
+    model = _classifier(kind)
+    model.config.is_decoder = decoder
+    with pytest.raises(DataError, match=f"needs the layers of BERT, which a {kind} does not have"):
+        append_pooling(model)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with the layer, as `finetune` leaves one."""
