@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from raypath.components.core.errors import DataError
-from raypath.components.inference.generation.json_schemas import check_schema, no_grammar
+from raypath.components.inference.generation.batching.json_schemas import check_schema, no_grammar
 
 MOST_COMPILED = 64
 """Schemas whose grammars are kept."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from raypath.components.inference.generation.batching.json_schemas import check_schema, no_grammar
 from raypath.components.inference.generation.engine import SamplingSettings
-from raypath.components.inference.generation.json_schemas import check_schema, no_grammar
 from raypath.components.inference.generation.openvino_genai.pipeline import import_genai, open_pipeline
 from raypath.components.inference.generation.openvino_genai.requests import as_tensor, request_config
 
