@@ -1,5 +1,6 @@
 """The command line: one clear line for a mistake, exit 2 for the user's, and a pinned list of flags."""
 
+import argparse
 import importlib.metadata
 import os
 import re
@@ -189,6 +190,22 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
     assert (ended.value.code, capsys.readouterr().out) == (0, f"raypath {importlib.metadata.version('raypath')}\n")
+
+
+def test_a_group_of_commands_needs_one_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = next(a for a in cli.parser()._actions if a.choices)
+    assert commands.choices is not None
+    groups = [
+        name
+        for name, command in dict(commands.choices).items()  # type: ignore[call-overload]
+        if any(isinstance(action, argparse._SubParsersAction) for action in command._actions)
+    ]
+    assert {"keys", "tls", "audit", "backup", "encryption", "retention", "comply"} <= set(groups)
+    for name in groups:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([name])
+        assert ended.value.code == 2
+        assert "the following arguments are required: ACTION" in capsys.readouterr().err
 
 
 def test_the_flags_are_these_and_no_others() -> None:

@@ -13,6 +13,7 @@ class Here:
 
     def __init__(self) -> None:
         self.started = 0
+        self.tracked: list[str] = []
         self.healed = 0
 
     def tracking(self, experiment: str, run: str) -> Tracking:
@@ -28,7 +29,7 @@ class Here:
         self.started += 1
 
     def start_tracking(self, run: Run) -> None:
-        return
+        self.tracked.append(run.id)
 
     def log_step(self, state: StepState) -> None: ...
 

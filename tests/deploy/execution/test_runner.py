@@ -105,11 +105,12 @@ def test_everything_runs_once_and_then_nothing_does(tmp_path: Path) -> None:
     assert result.rows == 30
     assert sorted(HERE["calls"]) == ["both", "make", "make", "publish"]
     assert platform.started == 4, "before each step, which costs nothing once it is up"
+    assert platform.tracked == [runner.run.id] * 4
     HERE["calls"].clear()
     again, runner, platform = _execute(tmp_path)
     assert again == result
     assert HERE["calls"] == []
-    assert platform.started == 0
+    assert (platform.started, platform.tracked) == (0, [])
     assert set(_reasons(runner).values()) == {"reused: nothing changed"}
 
 

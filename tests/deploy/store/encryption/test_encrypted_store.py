@@ -184,7 +184,9 @@ def test_a_home_is_encrypted_after_the_fact(tmp_path: Path) -> None:
     made(run_step(spec(home, key="b" * 64)))
     checkpoint = home / "scratch" / ("c" * 64) / "model.bin"
     predictions = home / "predictions" / "reviews" / "2026-11-30.a.parquet"
-    for path in (checkpoint, predictions):
+    # What an interruption between both leaves: a checkpoint that was moved; and what a killed step leaves.
+    moved = home / "attempts" / ("convert-" + "d" * 64) / "model.bin"
+    for path in (checkpoint, predictions, moved, home / "attempts" / "mark-1" / "rows.txt"):
         path.parent.mkdir(parents=True)
         path.write_text(MARKER)
     vault = create_vault(home, create_key(tmp_path / "master.key"))
@@ -209,8 +211,9 @@ def test_a_home_is_encrypted_after_the_fact(tmp_path: Path) -> None:
     assert record is not None
     assert record.artifact["digest"] == artifact.digest
     assert Path(store.local(artifact).uri, "rows.txt").read_text() == f"{MARKER}\n" * 3
-    with store.lock("c" * 64):
-        assert (store.scratch("c" * 64) / "model.bin").read_text() == MARKER
+    for key in ("c" * 64, "d" * 64):
+        with store.lock(key):
+            assert (store.scratch(key) / "model.bin").read_text() == MARKER
     store.close()
 
 
