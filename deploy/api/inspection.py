@@ -252,7 +252,7 @@ def _chosen(read: ReadParams, settings: Mapping[str, Any], composed: Composition
     else:
         guessed = "" if "read.text" in settings or read.inputs else ", guessed"
         names = ", ".join(column.name for column in read.input_columns())
-        label = f"column {read.label}" if read.label else "missing"
+        label = f"column {read.label}" if read.label else "missing (read.label=COLUMN names it)"
         text = f"the text is column {names}{guessed}; the label is {label}"
     return Finding(kind="columns", severity=Severity.NOTE, text=text, count=1 + len(read.labels), settings=chosen)
 

@@ -159,7 +159,8 @@ def kind_of(column: Profile) -> tuple[str, str]:
         return "number", f"values are numbers with a decimal comma, {distinct} distinct"
     if column.share("number") > 0.99:
         return _kind_of_numbers(column, distinct, unique)
-    few = column.distinct <= max(20, min(1_000, 0.05 * column.present))
+    share = 0.5 if words <= 3 and _named(column.name, _LABEL_NAMES) else 0.05
+    few = column.distinct <= max(20, min(1_000, share * column.present))
     if column.share("bars") > 0.2 and words < 8:
         return "set", "values have parts separated by |"
     if few and words <= 6 and not (unique and column.present > 20):
@@ -220,11 +221,11 @@ def _text(free: list[Guess], profiles: dict[str, Profile]) -> Chosen:
 
 def _label(free: list[Guess], profiles: dict[str, Profile]) -> Chosen:
     usable = [guess for guess in free if guess.kind in ("category", "boolean", "set", "number")]
-    usable = [guess for guess in usable if profiles[guess.name].distinct > 1]
     named = sorted((n for n in usable if _named(n.name, _LABEL_NAMES)), key=lambda g: _rank(g.name, _LABEL_NAMES))
-    if named:
-        return named[0].name, "the name is that of a label"
-    classes = [guess for guess in usable if guess.kind != "number"]
+    varied = [guess for guess in usable if profiles[guess.name].distinct > 1]
+    for guess in [guess for guess in named if guess in varied] or (named if not varied else []):
+        return guess.name, "the name is that of a label"
+    classes = [guess for guess in varied if guess.kind != "number"]
     if classes:
         best = min(classes, key=lambda guess: profiles[guess.name].distinct)
         return best.name, "of the columns of classes it has the fewest"

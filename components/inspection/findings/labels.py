@@ -8,13 +8,13 @@ import numpy as np
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.labels import LabelKind
+from raypath.components.data.labels.classes import MAX_CLASSES
 from raypath.components.data.wording import plural, verb
 from raypath.components.inspection.findings.giveaways import giveaways
 from raypath.components.inspection.findings.make import Found, finding
 from raypath.components.inspection.report import ClassCount, Severity
 from raypath.components.inspection.statistics import SPLITS, Statistics
 
-MAX_CLASSES = 1_000
 _Z = 1.96
 
 
@@ -46,8 +46,21 @@ def labels(found: Statistics, min_test_rows: int, test_share: float) -> list[Fou
     if found.label_kind is LabelKind.NUMBER or found.has_conversations:
         # Labels of conversations mark good and bad responses, which no model predicts.
         return made
-    made += rare_classes(found, min_test_rows, test_share) + imbalance(found)
+    made += class_number(found) + rare_classes(found, min_test_rows, test_share) + imbalance(found)
     return made + giveaways(found) if found.label_kind is not LabelKind.SET else made
+
+
+def class_number(found: Statistics) -> list[Found]:
+    """One class, from which nothing can be learned, or more than a model can have: the step `split` rejects both."""
+    names = [found.classes[n] for n in np.flatnonzero(found.class_rows())]
+    if len(names) == 1:
+        text = f"all rows with a label have the class {names[0]}: a model needs at least two classes"
+    elif len(names) > MAX_CLASSES:
+        text = f"there are {len(names):,} classes, and a model has at most {MAX_CLASSES:,}: merge some"
+    else:
+        return []
+    text += ", or another column, set with read.label"
+    return [finding("class_number", Severity.ERROR, text, found, np.zeros(0, np.int64), {}, count=len(names))]
 
 
 def rare_classes(found: Statistics, min_test_rows: int, test_share: float) -> list[Found]:

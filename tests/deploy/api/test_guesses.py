@@ -104,7 +104,7 @@ def test_columns_that_were_chosen() -> None:
     assert found.settings == {"read.uri": "a.csv", "read.text": "body", "read.label": "topic"}
     read = ReadParams(uri="a.csv", inputs=("title", "body"), label=None, kind="number", decimal=",", split=None)
     found = _chosen(read, {"read.inputs": "title,body", "seed": 3})
-    assert found.text == "the text is column title, body; the label is missing"
+    assert found.text == "the text is column title, body; the label is missing (read.label=COLUMN names it)"
     assert (found.count, found.settings) == (
         1,
         {

@@ -76,6 +76,19 @@ def test_rare_classes(
     assert kinds_of(found) == ["rare_classes"]
 
 
+def test_a_model_needs_two_classes_and_has_at_most_a_thousand(tmp_path: Path) -> None:
+    """`split` would end the run."""
+    assert labels.class_number(_classes(tmp_path, {"a": 5, "b": 5})) == []
+    assert labels.class_number(_classes(tmp_path, {f"c{n}": 1 for n in range(1000)})) == []
+    severity, count, text, _, rows = only(labels.class_number(_classes(tmp_path, {"a": 5})))
+    assert (severity, count, rows) == (ERROR, 1, [])
+    assert text.startswith("all rows with a label have the class a: a model needs at least two classes, or another")
+    severity, count, text, *_ = only(labels.class_number(_classes(tmp_path, {f"c{n}": 1 for n in range(1001)})))
+    assert (severity, count) == (ERROR, 1001)
+    assert text.startswith("there are 1,001 classes, and a model has at most 1,000: merge some")
+    assert "class_number" in kinds_of(labels.labels(_classes(tmp_path, {"a": 500}), 10, 0.1))
+
+
 def test_no_class_is_rare_from_ten_rows_of_the_test_split_on(tmp_path: Path) -> None:
     assert labels.rare_classes(_classes(tmp_path, {"a": 100, "b": 95}), 10, 0.1) == []
     assert labels.rare_classes(_classes(tmp_path, {"a": 100, "b": 0}), 10, 0.1) == [], "b has no rows at all"
