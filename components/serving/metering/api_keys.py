@@ -260,7 +260,11 @@ def _validated(what: str) -> Iterator[None]:
         yield
     except ValidationError as error:
         first = error.errors()[0]
-        raise ParamsError(f"{what} {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        where = f"{what} {'.'.join(map(str, first['loc']))}"
+        if first["type"] == "string_pattern_mismatch":
+            fix = "begin with a letter or digit, then use letters, digits and . _ -, without other characters"
+            raise ParamsError(f"{where}: {first['input']!r} is no name", fix=fix) from None
+        raise ParamsError(f"{where}: {first['msg']}") from None
 
 
 def _chosen_scopes(scopes: Iterable[Scope] | None, role: Role | None) -> tuple[Scope, ...]:

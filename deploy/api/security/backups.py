@@ -13,6 +13,7 @@ from raypath.deploy.store.backup import create as creation
 from raypath.deploy.store.backup import restore as restoration
 from raypath.deploy.store.backup.encryption import read_key
 from raypath.deploy.store.backup.repository import Repository, Snapshot, open_repository
+from raypath.deploy.store.backup.sources import check_source
 
 Progress = Callable[[int], None]
 """Called with the bytes of each file or block that is done."""
@@ -64,10 +65,11 @@ def create_backup(
         progress: Called with the bytes of each file that is done.
 
     Raises:
-        UserError: No key, a key of another backup, or a folder that is no home.
+        UserError: No key, a key of another backup, a folder that is no home, or a place in it.
         StoreError: No space left.
     """
     folder = home_folder(home)
+    check_source(folder, place)
     with private_process(), audited(folder, "backup.create", place) as detail:
         made = creation.create(folder, _open(place, key, create=True), progress)
         detail["snapshot"] = made.snapshot.id

@@ -16,7 +16,7 @@ from raypath.deploy.console.run_report import console
 from raypath.deploy.console.terminal import Terminal, readable_size
 from raypath.deploy.store.audit.log import record
 from raypath.deploy.store.backup.encryption import create_key, read_key
-from raypath.deploy.store.backup.repository import change_key
+from raypath.deploy.store.backup.repository import change_key, open_repository
 from raypath.deploy.store.store import SHARED
 
 
@@ -94,6 +94,8 @@ def prune(args: argparse.Namespace) -> None:
 def new_key(args: argparse.Namespace) -> None:
     """Write a new master key, and wrap the key of a backup by it."""
     old = read_key(args.key) if args.place else None
+    if old is not None:
+        open_repository(args.place, old)  # before a file is written
     made = create_key(args.file)
     if old is not None:
         change_key(args.place, old, made)

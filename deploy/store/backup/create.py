@@ -35,7 +35,7 @@ def create(home: Path, repository: Repository, progress: Callable[[int], None] =
     """Store a snapshot of a home. progress: called with the bytes of each file that is done.
 
     Files whose size and time are those of the last snapshot are not read again. A crash leaves blocks that the next
-    snapshot uses, and no snapshot. Raises UserError for a folder that is no home, StoreError, Unavailable.
+    snapshot uses, and no snapshot. Raises StoreError, Unavailable.
     """
     before = repository.latest()
     known = {file.path: file for file in before.files} if before else {}
@@ -47,7 +47,7 @@ def create(home: Path, repository: Repository, progress: Callable[[int], None] =
                 files.append(stored)
                 progress(stored.size)
     made = Snapshot(
-        id=new_id(), created=datetime.now(UTC), home=str(home), version=version("raypath"), files=tuple(files)
+        id=new_id(before), created=datetime.now(UTC), home=str(home), version=version("raypath"), files=tuple(files)
     )
     repository.add(made)
     lost = {name for file in files for name in file.blocks} - repository.stored()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
@@ -109,9 +109,9 @@ class Repository:
     def find(self, name: str) -> Snapshot:
         """Return a snapshot by the beginning of its id; `latest` is the last one. Raises UserError."""
         known = sorted(each.rpartition("/")[2] for each in self.place.names("snapshots"))
-        found = [each for each in known if name == "latest" or each.startswith(name)]
+        found = [each for each in known if name == "latest" or (name and each.startswith(name))]
         if not found:
-            raise UserError(f"no snapshot {name} in {self.place.address}", fix="see `raypath backup list`")
+            raise UserError(f"no snapshot {name!r} in {self.place.address}", fix="see `raypath backup list`")
         return self._snapshot(found[-1])
 
     def add(self, snapshot: Snapshot) -> None:
@@ -130,12 +130,19 @@ class Repository:
             raise DataError(f"snapshot {name} in {self.place.address} is corrupt", fix=_ANOTHER) from None
 
 
+_TIME = "%Y%m%d-%H%M%S-%f"
 _ANOTHER = "restore another snapshot (`raypath backup list`), and make a new backup"
 
 
-def new_id() -> str:
-    """Return the id of a new snapshot; ids sort by time."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
+def new_id(before: Snapshot | None) -> str:
+    """Return the id of a new snapshot; ids sort in the order in which they were made, also if the clock was set back.
+
+    before: the last snapshot. `latest` and `prune` go by this order.
+    """
+    now, last = f"{datetime.now(UTC):{_TIME}}", before.id[: len("20261130-120000-000000")] if before else ""
+    if now <= last:
+        now = f"{datetime.strptime(last, _TIME) + timedelta(microseconds=1):{_TIME}}"
+    return f"{now}-{secrets.token_hex(2)}"
 
 
 class _Config(BaseModel):

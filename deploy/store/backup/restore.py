@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,19 +37,35 @@ def restore(repository: Repository, snapshot: Snapshot, home: Path, progress: Pr
 @contextmanager
 def _new_home(home: Path) -> Iterator[Path]:
     """Yield a folder that replaces `home`, also one with subfolders; unlike `new_folder`, which is flat."""
-    import shutil
-
     temporary = home.with_name(f".{home.name}.restoring")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(mode=0o700, parents=True)
+    temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked_folder(temporary) as free:
+        if not free:
+            raise UserError(f"another process restores {home}", fix="wait for its end")
+        try:
+            for path in temporary.iterdir():  # of a restore that was killed
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            yield temporary
+            if home.exists():
+                home.rmdir()
+            temporary.rename(home)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _locked_folder(folder: Path) -> Iterator[bool]:
+    """Lock a folder itself, so that no file is left; yields False if another process has the lock."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield temporary
-        if home.exists():
-            home.rmdir()
-        temporary.rename(home)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # It may have been removed, or become a home, meanwhile.
+        yield folder.exists() and os.path.samestat(os.fstat(handle), folder.stat())
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(handle)
 
 
 def _write(repository: Repository, root: Path, file: StoredFile) -> int:

@@ -47,10 +47,7 @@ def source_files(home: Path, temporary: Path) -> Iterator[SourceFile]:
     """Yield the files and the empty folders of a home, each once, in the order of the module's text.
 
     temporary: folder for the copy of the database. A file that is removed meanwhile is left out.
-    Raises UserError for a folder that is no home.
     """
-    if not (home / "raypath.json").is_file():
-        raise UserError(f"{home} is no home of a project", fix="set RAYPATH_HOME, or run from the folder of .raypath")
     seen: set[str] = set()
     store = _shared_store()
     roots = [home] if store is None else [home, store]
@@ -64,6 +61,16 @@ def source_files(home: Path, temporary: Path) -> Iterator[SourceFile]:
             if name not in seen and (found := _regular(path)) is not None:
                 seen.add(name)
                 yield SourceFile(name, path, found)
+
+
+def check_source(home: Path, place: str) -> None:
+    """Raise UserError for a folder that is no home, and for a place in what is stored, which would grow with itself."""
+    if not (home / "raypath.json").is_file():
+        raise UserError(f"{home} is no home of a project", fix="set RAYPATH_HOME, or run from the folder of .raypath")
+    target = Path(place).expanduser().resolve()
+    for root in [home, _shared_store()]:
+        if root is not None and "://" not in place and target.is_relative_to(root.resolve()):
+            raise UserError(f"{place} is in {root}, which is lost with it", fix="name a folder elsewhere, or s3://...")
 
 
 def _shared_store() -> Path | None:

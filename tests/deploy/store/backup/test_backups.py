@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from raypath.components.core.errors import DataError, StoreError, UserError
+from raypath.deploy.api.security.backups import create_backup
+from raypath.deploy.cli import main as cli
 from raypath.deploy.store.backup import places, restore
 from raypath.deploy.store.backup.create import create
 from raypath.deploy.store.backup.encryption import MasterKey, RepositoryKey, create_key, read_key
@@ -53,6 +55,11 @@ def write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     path.chmod(0o600)
+
+
+def create_file(path: Path) -> Path:
+    create_key(path)
+    return path
 
 
 def opened(place: Path, key: MasterKey = KEY) -> Repository:
@@ -175,13 +182,50 @@ def test_bad_places(home: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be stored at"):
         open_repository("gopher://x", KEY)
     with pytest.raises(UserError, match="is no home of a project"):
-        create(tmp_path, opened(tmp_path / "place"))
-    with pytest.raises(UserError, match="no snapshot 2020"):
-        opened(tmp_path / "place").find("2020")
+        create_backup(str(tmp_path / "place"), key=create_file(tmp_path / "k"), home=tmp_path)
+    assert not (tmp_path / "place").exists(), "nor is a place made for it"
+    with pytest.raises(UserError, match="which is lost with it"):
+        create_backup(str(home / "backups"), key=tmp_path / "k", home=home)
+    for name in ("2020", ""):
+        with pytest.raises(UserError, match=f"no snapshot '{name}'"):
+            opened(tmp_path / "place").find(name)
     create(home, opened(tmp_path / "place"))
     (tmp_path / "place" / "backup.json").unlink()
     with pytest.raises(DataError, match="has blocks but no"):
         opened(tmp_path / "place")
+
+
+def test_a_key_is_written_only_for_a_place_that_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    create_file(tmp_path / "k")
+    arguments = ["--key", str(tmp_path / "k"), "--place", str(tmp_path / "none")]
+    assert cli.main(["backup", "key", str(tmp_path / "new"), *arguments]) == 2
+    assert "there is no backup in" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_snapshots_keep_their_order_when_the_clock_is_set_back(home: Path, place: Path) -> None:
+    """`prune` would delete the one that was made last."""
+    made = create(home, opened(place)).snapshot
+    opened(place).add(made.model_copy(update={"id": "29991231-235959-999999-ab12"}))
+    last = create(home, opened(place)).snapshot
+    assert opened(place).find("latest").id == last.id
+    assert last.id.startswith("30000101-000000-000000-")
+    restore.prune(opened(place), keep=1)
+    assert [each.id for each in opened(place).snapshots()] == [last.id]
+
+
+def test_two_restores_at_once_do_not_mix(home: Path, place: Path, tmp_path: Path) -> None:
+    create(home, opened(place))
+    copy, found = tmp_path / "copy", opened(place)
+
+    def again(size: int) -> None:
+        with pytest.raises(UserError, match="another process restores"):
+            restore.restore(found, found.find("latest"), copy)
+
+    restore.restore(found, found.find("latest"), copy, again)
+    before = {name: data for name, data in contents(home).items() if name.startswith(("artifacts", "records"))}
+    assert before.items() <= contents(copy).items()
+    assert [path.name for path in tmp_path.iterdir() if "restoring" in path.name] == []
 
 
 def test_prune_keeps_what_the_last_snapshots_need(home: Path, place: Path, tmp_path: Path) -> None:
