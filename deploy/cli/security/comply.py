@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from raypath.components.compliance.outcome import Outcome
@@ -70,15 +71,11 @@ def _print_items(found: Review, everything: bool) -> None:
         if item.outcome is Outcome.NOT_APPLICABLE and not everything:
             continue
         later = f" (applies from {item.applies_from})" if item.applies_from else ""
-        remedy = f"\n[bold]{_plain(item.remedy)}[/]" if item.remedy else ""
-        said = f"{_plain(item.requirement)}{later}\n[dim]{_plain(item.evidence)}[/]{remedy}"
-        place = f"{_plain(item.article)}\n[dim]{item.severity}[/]"
+        remedy = f"\n[bold]{escape(item.remedy)}[/]" if item.remedy else ""
+        said = f"{escape(item.requirement)}{later}\n[dim]{escape(item.evidence)}[/]{remedy}"
+        place = f"{escape(item.article)}\n[dim]{item.severity}[/]"
         table.add_row(f"[{STYLES[item.outcome]}]{item.outcome}[/]", place, said)
     console.print(table)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 def _earlier(file: Path, regime: str) -> Review:

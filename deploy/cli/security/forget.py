@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from raypath.components.core.errors import UserError
+from raypath.components.data.wording import plural
 from raypath.components.encryption.subjects import destroy_key, has_key
 from raypath.components.encryption.vault import is_encrypted, vault_for
 from raypath.deploy.console.run_report import console
@@ -26,6 +27,8 @@ def forget(args: argparse.Namespace) -> None:
     """Find a subject, print where it is, and remove it unless --dry-run is given. Raises UserError, DataError."""
     if not args.subject:
         raise UserError("the subject is empty", fix="give the value of its column, such as a customer number")
+    if not args.home.is_dir():
+        raise UserError(f"there is no home {args.home}", fix="set RAYPATH_HOME, or run from the folder of .raypath")
     store = open_store(args.home)
     rows = find_rows(store, args.subject, [args.column] if args.column else COLUMNS)
     records = affected(read_records(store), {each.artifact for each in rows})
@@ -52,7 +55,7 @@ def forget(args: argparse.Namespace) -> None:
             destroy_key(vault, args.subject)
     if logged:
         print("the key of its rows in the prediction log is destroyed, also for copies and backups")
-    print(f"{count} artifacts removed; remove the subject from the source of the data before the next run")
+    print(f"{plural(count, 'artifact')} removed; remove the subject from the source of the data before the next run")
 
 
 def proof(args: argparse.Namespace) -> None:
@@ -73,7 +76,7 @@ def _show(rows: list[FoundRows], records: list[StepRecord]) -> None:
         console.print("no rows of this subject")
         return
     for each in rows:
-        print(f"{each.artifact[:16]}  {each.file}  {each.rows:,} rows")
+        print(f"{each.artifact[:16]}  {each.file}  {plural(each.rows, 'row')}")
     print(f"made of them: {', '.join(sorted({each.step for each in records})) or 'nothing'}")
     for name, number in sorted(_versions(records)):
         print(f"trained on them: {name} version {number}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from rich.markup import escape
 from rich.table import Table
 
 from raypath.components.risk.assessment import NO_ADVICE, Assessment
@@ -38,7 +39,7 @@ def show(args: argparse.Namespace) -> int:
         table.add_column(name, no_wrap=name != "risk, evidence and what lowers it")
     for each in found.risks:
         levels = f"likelihood {each.likelihood.word}, impact {each.impact.word}"
-        said = f"{_plain(each.what)}\n[dim]{_plain(each.evidence)}; {levels}[/]\n[bold]{_plain(each.remedy)}[/]"
+        said = f"{escape(each.what)}\n[dim]{escape(each.evidence)}; {levels}[/]\n[bold]{escape(each.remedy)}[/]"
         table.add_row(f"[{STYLES[tone(each.score)]}]{each.score}[/]", each.area, said)
     console.print(table)
     known = [f"{name} {value}" for name, value in figures(found.business) if value != "not known"]
@@ -47,7 +48,3 @@ def show(args: argparse.Namespace) -> int:
     if args.out:
         console.print(f"page {args.out / PAGE}", markup=False, soft_wrap=True)
     return exit_status(found, args)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")

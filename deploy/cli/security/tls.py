@@ -11,14 +11,15 @@ from raypath.deploy.api.security.certificates import certificates
 from raypath.deploy.cli.security.keys import print_table
 from raypath.deploy.console.run_report import console
 from raypath.deploy.local.tls import project
+from raypath.deploy.local.tls.authority import AUTHORITY_DAYS
 from raypath.deploy.local.tls.project import ProjectFiles
 from raypath.deploy.store.audit.log import audited
 
 
 def init(args: argparse.Namespace) -> None:
     """Make or renew certificates and print their files. Raises UserError."""
-    if args.days < 1:
-        raise ParamsError(f"--days got {args.days}", fix="give at least 1")
+    if not 1 <= args.days <= AUTHORITY_DAYS:
+        raise ParamsError(f"--days got {args.days}", fix=f"give 1 to {AUTHORITY_DAYS}")
     if args.client and args.ray:
         raise ParamsError("--client and --ray make different certificates", fix="give one of them")
     if args.client and args.hosts:

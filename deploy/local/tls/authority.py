@@ -11,7 +11,9 @@ server or client of the project.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -31,6 +33,7 @@ DAYS = 365
 """Days for which certificates of servers, clients and nodes are valid."""
 RENEWED_DAYS = 30
 """Days before its end from which a certificate is renewed, and its expiry is warned of."""
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _LONGEST = 64
 """Characters of a common name (X.520)."""
 
@@ -192,10 +195,11 @@ def _host(text: str) -> x509.GeneralName:
         return x509.IPAddress(ip_address(text))
     except ValueError:
         pass
-    try:
-        return x509.DNSName(text.encode("idna").decode())
-    except UnicodeError:
-        raise UserError(f"{text!r} is no host name", fix="give a DNS name or an IP address") from None
+    with suppress(UnicodeError):
+        name = text.encode("idna").decode()
+        if _HOST.fullmatch(name):
+            return x509.DNSName(name)
+    raise UserError(f"{text!r} is no host name", fix="give a DNS name or an IP address, without scheme and port")
 
 
 def _builder(

@@ -135,3 +135,13 @@ def test_no_home_and_no_regime(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="no regime ccpa"):
         raypath.review("ccpa", home=tmp_path)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_statement_is_shown_as_it_is(home: ReviewedHome, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its text might end with a backslash, or look like markup."""
+    text = "see [/bold] in the folder C:\\dpia\\"
+    _ran(capsys, "comply", "state", "dpia", "--text", text, "--by", "Ms [X]")
+    shown = " ".join(_ran(capsys, *REVIEW, "--all").split())
+    assert f": {text}" in shown
+    assert "stated by Ms [X] on" in shown
+    assert f"{text} [/]" not in shown

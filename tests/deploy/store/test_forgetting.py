@@ -140,6 +140,16 @@ def test_a_file_that_cannot_be_read_is_named(store: Store) -> None:
         find_rows(store, "u1")
 
 
+def test_a_home_that_is_not_there_has_not_forgotten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong RAYPATH_HOME would look like a subject that is gone."""
+    monkeypatch.setenv("RAYPATH_HOME", str(tmp_path / "none"))
+    assert cli.main(["forget", "u1"]) == 2
+    assert "there is no home" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_command(store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAYPATH_HOME", str(store.home))
     assert cli.main(["forget", ""]) == 2

@@ -196,3 +196,18 @@ def test_a_certificate_of_another_authority_of_that_name_is_replaced(home: Path)
     project.make_client(home, "bob")
     project.ProjectFiles(home).server.write_bytes(stale)
     assert project.ensure_server(home, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["a b"], "'a b' is no host name"),
+        (["https://models.example.com"], "without scheme and port"),
+        (["models.example.com:443"], "without scheme and port"),
+        (["a", "--days", "999999999"], "--days got 999999999; give 1 to 3650"),
+        (["a", "--client", "bob"], "a client's certificate is for no host"),
+    ],
+)
+def test_mistakes_are_one_line(home: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tls", "init", *arguments]) == 2
+    assert says in capsys.readouterr().err
