@@ -89,14 +89,7 @@ def evaluate(
     if task.metadata.privacy is not None:
         metrics |= task.metadata.privacy.metrics()
     if params.membership:
-        if train is None:
-            raise ParamsError(
-                "evaluate.membership needs the training split",
-                fix="use the workflow text_classification, or pass it as train",
-            )
-        from raypath.components.inference.batch.membership import membership_metrics
-
-        metrics |= membership_metrics(folder, engine, train, data, ctx.workers, ctx.seed)
+        metrics |= _membership(ctx, folder, engine, train, data)
     for warning in _warnings(task, targets, decoded):
         ctx.log.warning("%s", warning)
     _write_metrics(ctx.out, metrics, model, data, len(targets))
@@ -111,6 +104,18 @@ def evaluate(
         ctx, model, data, Outcome(task, targets, decoded, _valid_rows(folder, engine, data, valid)), metrics, params
     )
     return Report(model=model, data=data, metrics=metrics)
+
+
+def _membership(ctx: Context, folder: Path, engine: Engine, train: Dataset | None, data: Dataset) -> dict[str, float]:
+    """Return the metrics of membership inference. Raises ParamsError without the training split."""
+    from raypath.components.inference.batch.membership import membership_metrics
+
+    if train is None:
+        raise ParamsError(
+            "evaluate.membership needs the training split",
+            fix="use the workflow text_classification, or pass it as train",
+        )
+    return membership_metrics(folder, engine, train, data, ctx.workers, ctx.seed)
 
 
 def _valid_rows(folder: Path, engine: Engine, data: Dataset, valid: Dataset | None) -> tuple[Array, Array] | None:

@@ -185,28 +185,15 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
     from raypath.components.training.batches.token_dataset import PRIVATE_WINDOW, WINDOW_NUMBERS, load_token_dataset
     from raypath.components.training.differential_privacy.units import row_units
     from raypath.components.training.job import TrainingJob
-    from raypath.components.training.loop.model_setup import remarks
     from raypath.components.training.loop.trainer import start_training
-    from raypath.components.training.outlook import Outlook
+    from raypath.components.training.reports import TrainingReports
     from raypath.components.training.runtime.memory import peaks
 
     params = request.params
-    outlook, private = Outlook(params, request.seconds), params.privacy.enabled
-    window = PRIVATE_WINDOW if private else WINDOW_NUMBERS
+    window = PRIVATE_WINDOW if params.privacy.enabled else WINDOW_NUMBERS
     train, valid = (load_token_dataset(uri, request.labels, window) for uri in (request.train, request.valid))
     task = load_task(request.metadata, params.objective).fit(train.targets)
-
-    def on_step(step: int, steps: int, metrics: Metrics) -> None:
-        if private:  # loss, norm and number of rows of a step would reveal rows
-            ctx.report(step, steps, "")
-            return
-        outlook.trained(metrics["loss"])
-        _on_step(ctx, step, steps, metrics)
-
-    def on_evaluation(step: int, metrics: Metrics) -> None:
-        outlook.evaluated(step, task.score(params.metric, metrics))
-        _on_evaluation(ctx, step, metrics)
-
+    reports = TrainingReports(ctx, task, params, request.seconds)
     training = start_training(
         TrainingJob(
             task=task,
@@ -217,43 +204,30 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
             seed=ctx.seed,
             threads=params.threads_of(ctx.workers, workers),
             scratch=ctx.scratch,
-            on_step=on_step,
-            on_evaluation=on_evaluation,
+            on_step=reports.on_step,
+            on_evaluation=reports.on_evaluation,
             on_profile=lambda path: ctx.track.artifact(path, "profile"),
             log=ctx.log,
             units=row_units(request.train, len(train), params.privacy),
         )
     )
-    if training.group.is_rank_zero:
-        ctx.track.params({f"run.{name}": value for name, value in training.facts().items()})
-        for remark in remarks(training.prepared):
-            ctx.log.warning("%s", remark)
+    first = training.group.is_rank_zero
+    if first:
+        reports.begin(training)
     reused = trial_weights.load(request.trained_weights, training)
     metrics = reused or training.run()
-    if training.group.is_rank_zero and not reused and not private:
-        if training.resume_point is not None:
-            outlook.seconds = 0.0  # this process saw a part of the training
-        ctx.track.metrics(outlook.report(training.progress.step, training.steps, ctx.log))
+    if first and not reused:
+        reports.end(training)
     if task.needs_calibration:
         decoded = task.decode(training.predict(valid))
         task = load_task(task.calibrate(valid.targets, decoded), params.objective)
         metrics = task.metrics(valid.targets, decoded)
     training.prepared.save(ctx.out)
-    if training.group.is_rank_zero:
+    if first:
         named = base_identity(request.folder) if is_adapter(ctx.out) else {}
         write_metadata(ctx.out, task.trained_metadata.model_copy(update=named))
         ctx.track.metrics(peaks())
     return metrics
-
-
-def _on_step(ctx: Context, step: int, steps: int, metrics: Metrics) -> None:
-    ctx.report(step, steps, f"loss {metrics['loss']:.3f}, {metrics['rows_per_second']:,.0f} rows/s")
-    if step % max(1, steps // 500) == 0:
-        ctx.track.metrics({f"train/{name}": value for name, value in metrics.items()}, step)
-
-
-def _on_evaluation(ctx: Context, step: int, metrics: Metrics) -> None:
-    ctx.track.metrics({f"valid/{name}": value for name, value in metrics.items() if "/" not in name}, step)
 
 
 def _model(ctx: Context, folder: Path, metrics: Metrics) -> Model:

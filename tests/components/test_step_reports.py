@@ -18,10 +18,12 @@ from raypath.components.data.streaming import progress
 from raypath.components.data.streaming.progress import ProgressReporter
 from raypath.components.evaluate import EvaluateParams, evaluate
 from raypath.components.finetune import ResolvedParams, finetune
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.predict import PredictParams, predict
 from raypath.components.serve import _endpoint
 from raypath.components.serving.params import ServeParams
-from raypath.components.training.ray_train import _on_evaluation, _on_step
+from raypath.components.tasks.catalog import load_task
+from raypath.components.training.reports import TrainingReports
 from raypath.components.tune import _best_trial, _first, _progress_callback, _trial_config
 from raypath.components.tuning.journal import TrialJournal
 from raypath.components.tuning.params import TuneParams
@@ -97,13 +99,14 @@ def test_finetune(base: Path, parts: tuple[Dataset, Dataset], make_context: Make
 
 def test_points_of_long_trainings_are_thinned_and_those_of_classes_left_out(make_context: Make) -> None:
     notes = Recorder()
-    ctx = make_context("finetune", track=notes)
+    task = load_task(ModelMetadata(task="text_classification", labels=("a", "b"), max_length=8))
+    reports = TrainingReports(make_context("finetune", track=notes), task, ResolvedParams(metric="accuracy"))
     for step in range(1, 10):
-        _on_step(ctx, step, 1_999, {"loss": 1.0, "rows_per_second": 2.0})
+        reports.on_step(step, 1_999, {"loss": 1.0, "rows_per_second": 2.0})
     assert list(notes.points["train/loss"]) == [3, 6, 9]
-    _on_step(ctx, 1, 499, {"loss": 1.0, "rows_per_second": 2.0})
+    reports.on_step(1, 499, {"loss": 1.0, "rows_per_second": 2.0})
     assert 1 in notes.points["train/loss"], "fewer than 500 steps have a point each"
-    _on_evaluation(ctx, 7, {"accuracy": 0.5, "f1/bad": 0.25})
+    reports.on_evaluation(7, {"accuracy": 0.5, "f1/bad": 0.25})
     assert notes.points["valid/accuracy"] == {7: 0.5}
     assert "valid/f1/bad" not in notes.points
 

@@ -17,6 +17,7 @@ from raypath.components.training import ray_train
 from raypath.components.training.few_shot import training
 from raypath.components.training.outlook import Outlook
 from raypath.components.training.params import ResolvedParams
+from raypath.components.training.reports import TrainingReports
 from raypath.components.training.runtime import memory
 from tests.raised import raised
 
@@ -239,11 +240,13 @@ def test_progress_of_a_step_and_of_a_validation_pass() -> None:
 
     notes = Recorder()
     ctx = Context("finetune", Path(), Path(), track=notes)
-    ray_train._on_step(ctx, 2, 999, {"loss": 0.5, "rows_per_second": 3.0})
-    ray_train._on_step(ctx, 3, 1000, {"loss": 0.25, "rows_per_second": 3.0})
-    ray_train._on_evaluation(ctx, 4, {"f1": 0.5, "f1/a": 0.25})
+    task = load_task(ModelMetadata(task="text_classification", labels=("a", "b"), max_length=8))
+    reports = TrainingReports(ctx, task, ResolvedParams(metric="macro_f1"))
+    reports.on_step(2, 999, {"loss": 0.5, "rows_per_second": 3.0})
+    reports.on_step(3, 1000, {"loss": 0.25, "rows_per_second": 3.0})
+    reports.on_evaluation(4, {"macro_f1": 0.5, "macro_f1/a": 0.25})
     assert notes.points == {
         "train/loss": {2: 0.5},
         "train/rows_per_second": {2: 3.0},
-        "valid/f1": {4: 0.5},
+        "valid/macro_f1": {4: 0.5},
     }
