@@ -4,6 +4,7 @@ import contextlib
 import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.finetune import ResolvedParams, finetune
 from raypath.components.models.metadata import read_metadata
 from tests.tiny import LABELS, tiny_bert, tiny_gpt2
+from tests.tiny_decoders import decoder_folder, write_answers
 
 NOTHING = Settings(values={}, metric="log_loss", score=0.0, trials=0)
+SPLITS = (("train", 160), ("valid", 40))
+"""Names and rows of the splits of a decoder."""
 
 
 class Notes(NoTracker):
@@ -112,6 +116,20 @@ def test_an_error_of_the_users_ends_a_group_at_once(
     assert sum("run.world_size" in line for line in lines) == 1, "one group was started"
 
 
+def _train_workers(scratch: Path) -> list[Any]:
+    """Return the processes of Ray Train's workers, once a training has its first checkpoint."""
+    import psutil
+
+    def title(process: psutil.Process) -> str:
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            return " ".join(process.cmdline())
+        return ""
+
+    while not list((scratch / "last").glob("step-*")):
+        time.sleep(0.01)
+    return [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in title(p)]
+
+
 @pytest.mark.slow
 def test_a_worker_that_dies_is_followed_by_a_group_that_goes_on(
     base: Path, parts: tuple[Dataset, Dataset], make_context: Any, tmp_path: Path, ray_head: None
@@ -127,15 +145,8 @@ def test_a_worker_that_dies_is_followed_by_a_group_that_goes_on(
         listening = [each for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
         return sum(each.laddr.ip in ("0.0.0.0", "::") for each in listening)
 
-    def title(process: psutil.Process) -> str:
-        with contextlib.suppress(psutil.Error):  # one that has just ended
-            return " ".join(process.cmdline())
-        return ""
-
     def kill() -> None:
-        while not list((ctx.scratch / "last").glob("step-*")):
-            time.sleep(0.01)
-        workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in title(p)]
+        workers = _train_workers(ctx.scratch)
         ports.extend(map(open_ports, workers))
         workers[0].kill()
 
@@ -148,6 +159,41 @@ def test_a_worker_that_dies_is_followed_by_a_group_that_goes_on(
     assert model.metrics["accuracy"] > 0.7
     lines = [line for path in (tmp_path / "spool").glob("*.jsonl") for line in path.read_text().splitlines()]
     assert sum("run.world_size" in line for line in lines) == 2
+
+
+@pytest.mark.slow
+def test_adapters_of_two_workers_of_which_one_is_killed_have_the_bits_of_an_unbroken_training(
+    make_context: Any, tmp_path: Path, ray_head: None
+) -> None:
+    base = decoder_folder(tmp_path / "base")
+    splits = [write_answers(tmp_path / name, base, count, seed) for seed, (name, count) in enumerate(SPLITS)]
+    params = ResolvedParams().override(
+        {
+            **{"task": "text_generation", "base": str(base), "lora": 4, "lora_dropout": 0.1, "lr": 1e-2},
+            **{"epochs": 4, "batch_tokens": 256, "frozen_layers": -1, "workers": 2, "threads": 1},
+            "checkpoint_seconds": 0.0,
+        }
+    )
+
+    def trained(name: str, kill: Callable[[Path], None] | None) -> tuple[Path, dict[str, float], int]:
+        """Train; returns the adapters' folder, the metrics, and the number of worker groups."""
+        spool = tmp_path / name
+        ctx = make_context("finetune", tracking=Tracking(experiment="e", parent="p", spool=str(spool)))
+        thread = threading.Thread(target=kill or (lambda _: None), args=(ctx.scratch,))
+        thread.start()
+        model = finetune.fn(ctx, *splits, NOTHING, params)
+        thread.join()
+        lines = [line for path in spool.glob("*.jsonl") for line in path.read_text().splitlines()]
+        return ctx.out, dict(model.metrics), sum("run.world_size" in line for line in lines)
+
+    whole, wanted, groups = trained("whole", None)
+    assert groups == 1
+    cut, found, groups = trained("cut", lambda scratch: _train_workers(scratch)[-1].kill())
+    assert groups == 2
+    assert found == wanted
+    files = {path.name: path.read_bytes() for path in whole.glob("*.safetensors")}
+    assert files
+    assert {path.name: path.read_bytes() for path in cut.glob("*.safetensors")} == files
 
 
 def test_mistakes_are_named(
