@@ -74,6 +74,10 @@ class RegisterParams(Params):
     """Allowed fall on a slice of the test rows: of the recall of a class or, for a text length or a category, of the
     share of right rows; 0.05 is five points. For numbers in standard deviations (mae) or variances of the target. Other
     than noise: the slice has to be worse with `confidence`."""
+    beat_baseline: bool = True
+    """Without a champion: promote a version only if its metric is better than that of a baseline on the same test rows,
+    which is for a language model the model that training started from (equal ones are told apart by their loss), and
+    for a classifier the most frequent class. Without it the first version is always promoted."""
     precision: Literal["auto", "fp32", "bf16", "openvino", "openvino-int8", "vllm"] = "auto"
     """Precision of inference. auto measures each on the validation split and takes the fastest within `tolerance`
     (BERT's family and decoders of Llama's kind on a CPU, language models on a GPU); openvino needs the extra of that
@@ -92,7 +96,7 @@ def _alive(ctx: Context, release: Release) -> bool:
     tags = {tag["key"]: tag["value"] for tag in found.get("model_version", {}).get("tags", [])}
     own = DECIDED in tags and ctx.key in ("", tags.get(KEY))
     champion = get(ctx.tracking.uri, "registered-models/alias", name=release.name, alias="champion")
-    return own and champion.get("model_version", {}).get("version") == str(release.serving)
+    return own and int(champion.get("model_version", {}).get("version", 0)) == release.serving
 
 
 @component(version=1, alive=_alive, by_shard=True)
@@ -105,7 +109,7 @@ def register(
     serve and not worse by `params.margin`, and falls on no slice by more than `params.slice_margin`
     (`registry/evidence.py`). The comparison is paired, on the rows of the report's test split: outputs by row are
     stored with a version, and a champion that was evaluated on other rows is evaluated on these. One that cannot be,
-    for instance with other labels, stays.
+    for instance with other labels, stays. Without a champion it has to beat a baseline (`params.beat_baseline`).
 
     valid: The validation split, to select the precision; without it inference uses bf16 if supported, else fp32. The
     comparison uses the report's precision, whatever is selected.
@@ -151,7 +155,7 @@ def register(
         version=version,
         alias=alias,
         reason=reason,
-        serving=champion.version if champion else version,
+        serving=champion.version if champion else 0,
         chance=contest.decision.chance if contest.decision else 0.0,
         task=model.task,
         metrics=_main(report),
@@ -230,7 +234,7 @@ def _kind(model: Model) -> type[Task]:
 def _rules(params: RegisterParams) -> Rules:
     from raypath.components.registry.evidence import Rules
 
-    return Rules(params.confidence, params.margin, params.slice_margin)
+    return Rules(params.confidence, params.margin, params.slice_margin, params.beat_baseline)
 
 
 def _check_metric(report: Report, metric: str) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from raypath.components.core.artifacts import Endpoint, Release
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
-from raypath.components.core.errors import Unavailable
+from raypath.components.core.errors import Unavailable, UserError
 from raypath.components.serving.params import (
     ServeParams,
     check_decide,
@@ -64,9 +64,9 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     The endpoint's metrics are `ready_seconds` and `request_ms`, the median latency of five smoke-test requests after
     warm-up. API keys are those of `ctx.api_keys`.
 
-    Raises UserError for an endpoint that other machines could reach without a key, PlatformError if the port is in use,
-    Serve cannot start the model, or a replica rejects it (the previous champion is then restored), Unavailable if it is
-    not ready in time.
+    Raises UserError for a model without a champion, and for an endpoint that other machines could reach without a key,
+    PlatformError if the port is in use, Serve cannot start the model, or a replica rejects it (the previous champion is
+    then restored), Unavailable if it is not ready in time.
     """
     from raypath.components.models.metadata import read_metadata
     from raypath.components.registry import cache
@@ -77,6 +77,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     check_scale(params)
     check_decide(params)
     check_encrypted(params)
+    _check_champion(release)
     if given := os.environ.get("RAYPATH_ENDPOINT", "").rstrip("/"):
         return _wait_for_external(ctx, release, params, given)
     base = (ctx.serve_url or proxy.DEFAULT_URL).rstrip("/")
@@ -104,6 +105,13 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     latency = _request_ms(ctx, spec.url + path, params, request)
     metrics = {"ready_seconds": ready, "request_ms": latency}
     return _endpoint(ctx, release, params, spec.url, metrics, path, example)
+
+
+def _check_champion(release: Release) -> None:
+    """Raise UserError if no version is in service, nor may be."""
+    if not release.serving:
+        what = f"{release.name} has no champion to serve; of version {release.version}: {release.reason}"
+        raise UserError(what, fix=f"improve the model, or run `raypath promote {release.name} {release.version}`")
 
 
 def _example(release: Release, metadata: ModelMetadata) -> tuple[str, dict[str, Any], str]:

@@ -184,7 +184,7 @@ class Release(Artifact):
     """Alias set on the version: champion or challenger."""
     reason: str
     serving: int
-    """Version with the alias champion after this step."""
+    """Version with the alias champion after this step; 0 without one."""
     chance: float = 0.0
     """Chance of being better than the champion on the test rows; 0 if that is not known, or a slice fell."""
     task: str = ""

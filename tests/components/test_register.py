@@ -22,6 +22,8 @@ from raypath.components.register import RegisterParams, _alive, register
 from raypath.components.registry import aliases, cache, publish
 from raypath.components.registry import client as registry
 from raypath.components.registry.tags import unpack
+from raypath.components.serve import serve
+from raypath.components.serving.params import ServeParams
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tracking.experiments import experiment_id
 from tests.components.recording import Recorder
@@ -292,6 +294,17 @@ def test_other_labels_are_not_compared(go, tmp_path, data) -> None:
     release = go(0.9, "other", name=name, model=other, part=part)
     assert (release.alias, release.serving) == ("challenger", 1)
     assert release.reason == "not comparable with version 1: it has another task or other labels"
+
+
+def test_a_first_version_that_is_no_better_than_one_class_is_not_promoted(go, make_context) -> None:
+    release = go(0.1, "a")
+    assert (release.version, release.alias, release.serving) == (1, "challenger", 0)
+    assert re.match(r"macro_f1 0\.\d{4} against 0\.2663 of always good, not better: ", release.reason)
+    assert _alive(go.context("a"), release)
+    with pytest.raises(UserError, match=rf"no champion to serve; of version 1: macro_f1.*raypath promote {go.name} 1"):
+        serve.fn(make_context("serve"), release, ServeParams())
+    assert go(0.1, "b", beat_baseline=False).alias == "champion"
+    assert not _alive(go.context("a"), release)
 
 
 def test_what_a_person_decided_stays_when_the_step_runs_again(go, mlflow_uri) -> None:

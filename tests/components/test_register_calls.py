@@ -233,7 +233,7 @@ def test_a_version_is_registered(
     monkeypatch.setattr(publish, "publish", put)
     monkeypatch.setattr("raypath.components.inference.batch.comparison.Contest", Contest)
     monkeypatch.setattr(f"{package}.gate.resolve_alias", lambda *given: (alias, "because"))
-    champion = SimpleNamespace(version=2) if not promoted else None
+    champion = SimpleNamespace(version=7 if promoted else 2)
     monkeypatch.setattr(f"{package}.aliases.trusted_champion", lambda *given: champion)
     monkeypatch.setattr(step, "_with_precision", lambda _, model, *__: (model, {"raypath.precision": "bf16"}))
     monkeypatch.setattr(Context, "report", lambda _, *given: reports.append(given))

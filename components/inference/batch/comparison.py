@@ -10,6 +10,8 @@ from typing import Any
 from raypath.components.core.artifacts import Dataset, Report
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError
+from raypath.components.core.files import is_disk_full
+from raypath.components.inference.batch.baseline import decide_first
 from raypath.components.inference.batch.rivals import Side, gather
 from raypath.components.registry.cache import cache_folder
 from raypath.components.registry.client import RegisteredVersion, find_version, read_aliases, registered, resolve
@@ -43,7 +45,7 @@ class Contest:
 
     def _decide(self, champion: RegisteredVersion | None, tags: Mapping[str, str]) -> Decision:
         if champion is None:
-            return Decision(True, f"{self.metric} {self.report.metrics[self.metric]:.4f}; there was no champion")
+            return decide_first(self.report, self.metric, self.rules)
         folder = self._folder(champion)
         try:
             evidence = self._evidence(champion, folder, tags)
@@ -95,13 +97,15 @@ class Contest:
 def write_page(ctx: Context, page: ComparisonReport, data: Dataset) -> None:
     """Write comparison.html with the texts of the rows that it names, and log it without them.
 
-    An unexpected error is logged as a warning: the decision does not depend on the page.
+    An unexpected error other than a full disk is logged as a warning: the decision does not depend on the page.
     """
     try:
         rows = sorted({each.row for each in (*page.won, *page.lost)})
         write_comparison(ctx.out, page, texts_of(data, rows))
         ctx.track.artifact(write_comparison(ctx.scratch / ".comparison", page, {}), "evaluation")
     except Exception as error:
+        if is_disk_full(error):  # once there is room, the step runs again
+            raise
         ctx.log.warning(NOT_WRITTEN, type(error).__name__)
         ctx.log.debug(NOT_WRITTEN, type(error).__name__, exc_info=True)
 

@@ -25,6 +25,7 @@ from raypath.components.inference.memory import InsufficientMemory
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.predict import PredictParams, predict
 from raypath.components.registry.client import RegisteredVersion
+from raypath.components.registry.evidence import Rules
 
 
 def test_widths_and_numbers_of_rows() -> None:
@@ -211,7 +212,7 @@ def test_recorded_examples(precision: str, outputs: list[list[float]], says: str
 
 def test_a_first_version_and_one_that_is_not_comparable(make_context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     report: Any = SimpleNamespace(metrics={"f1": 0.51239})
-    contest = Contest(make_context("register"), report, "f1", rules=None)  # type: ignore[arg-type]
+    contest = Contest(make_context("register"), report, "f1", Rules(beat_baseline=False))
     found = contest.decide(None, {})
     assert (found.promote, found.reason) == (True, "f1 0.5124; there was no champion")
     assert contest.decision is found
