@@ -39,22 +39,28 @@ local function command(text)
   return found or ""
 end
 
--- Return nil if HAProxy uses this text from now on, else the reason.
-local function install(kind, text)
+-- Return the argument of `set ssl`, in which an empty line would end the command.
+local function payload(text)
+  return " <<\n" .. text:gsub("\r", ""):gsub("\n%s*\n+", "\n"):gsub("^%s+", "") .. "\n"
+end
+
+-- Return nil if HAProxy uses this text from now on, else the reason. used: the text that it uses now.
+local function install(kind, text, used)
   if #text > LIMIT then return "it has more than " .. LIMIT .. " bytes; run raypath down, then raypath up" end
   for _, words in ipairs(NEEDED[kind]) do
     if not text:find(words, 1, true) then return "it has no " .. words end
   end
-  local path = folder .. "/" .. kind .. ".pem"
-  -- An empty line would end the command.
-  local lines = text:gsub("\r", ""):gsub("\n%s*\n+", "\n"):gsub("^%s+", "")
-  local said = command("set ssl " .. kind .. " " .. path .. " <<\n" .. lines .. "\n")
+  local name = " ssl " .. kind .. " " .. folder .. "/" .. kind .. ".pem"
+  local said = command("set" .. name .. payload(text))
   if said:find("ransaction", 1, true) then
-    said = command("commit ssl " .. kind .. " " .. path)
+    -- A commit that fails, for a key of another certificate, leaves its error in OpenSSL's queue, and HAProxy 2.8 takes it
+    -- for an error of the next connection that it reads from, which it closes. Loading a file empties the queue; in the same
+    -- line, since no connection is read from between the commands of a line.
+    said = command("commit" .. name .. "; set" .. name .. payload(used))
+    command("abort" .. name)
     if said:find("Success", 1, true) then return nil end
-    command("abort ssl " .. kind .. " " .. path)
   end
-  return said:gsub("%s+", " "):sub(1, 300)
+  return said:gsub("Transaction.*", ""):gsub("%s+", " "):sub(1, 300)
 end
 
 local watched = {}
@@ -75,7 +81,7 @@ core.register_task(function()
         each.rejected = nil
       else
         if text ~= each.rejected then
-          each.reason = install(each.kind, text)
+          each.reason = install(each.kind, text, each.text)
           if each.reason == nil then
             each.text, each.rejected = text, nil
             write(folder .. "/" .. each.kind .. ".pem", text)

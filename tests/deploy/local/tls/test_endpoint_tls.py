@@ -150,7 +150,7 @@ def until(true: Callable[[], object], seconds: float = 20) -> None:
 
 def test_a_certificate_is_replaced_while_requests_run(place: Place) -> None:
     context, file, over = place.context(place.client("carol")), place.folder / "tls.pem", threading.Event()
-    found, failed, closed = Counter[int](), list[str](), list[str]()
+    found, failed = Counter[int](), list[str]()
 
     def new_connections() -> None:
         while not over.is_set():
@@ -166,8 +166,8 @@ def test_a_certificate_is_replaced_while_requests_run(place: Place) -> None:
             try:
                 connection.request("GET", "/")
                 connection.getresponse().read()
-            except http.client.RemoteDisconnected as error:  # closed before it responded: the request may be repeated
-                closed.append(repr(error))
+            except (OSError, http.client.HTTPException) as error:
+                failed.append(f"open connection: {error!r}")
                 connection.close()
         connection.close()
 
@@ -190,7 +190,6 @@ def test_a_certificate_is_replaced_while_requests_run(place: Place) -> None:
         for thread in threads:
             thread.join()
     assert failed == []
-    assert len(closed) <= 3, "an open connection, at most once for each change of the file"
     assert len(found) == 2
     assert (copies / "cert.pem").read_bytes() == file.read_bytes()
 
