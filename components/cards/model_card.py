@@ -11,14 +11,14 @@ from raypath.components.cards.data_card import CATEGORIES
 from raypath.components.cards.facts import ModelFacts
 from raypath.components.models.base_models import original_base
 
-LIBRARIES = {"hf": "transformers", "peft": "peft", "gguf": "gguf", "onnx": "onnx"}
+LIBRARIES = {"hf": "transformers", "peft": "peft", "gguf": "gguf", "onnx": "onnx", "encoder": "transformers"}
 
 
 def model_card(facts: ModelFacts, form: str, what: str, use: str, more: Sequence[str] = ()) -> str:
     """Return the card as Markdown, with the fields of the Hugging Face Hub on top.
 
     Args:
-        form: Format of the export: hf, peft, gguf or onnx.
+        form: Format of the export: hf, peft, gguf, onnx or encoder.
         what: Sentence about the files.
         use: Section with the code or the commands that open it.
         more: Sections before it, with their headings.

@@ -22,9 +22,10 @@ from raypath.components.export.modelfile import modelfile, stops_of
 from raypath.components.export.onnx_graph import write_onnx
 from raypath.components.export.source import Source
 from raypath.components.export.target import Progress, new_target
+from raypath.components.homomorphic.encoder import write_encoder
 from raypath.components.models.language_models import CAUSAL, SEQ2SEQ, TEXT_TO_TEXT
 
-Format = Literal["hf", "peft", "gguf", "onnx"]
+Format = Literal["hf", "peft", "gguf", "onnx", "encoder"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
@@ -109,4 +110,16 @@ def _onnx(export: _Export, place: Path) -> str:
     return model_card(export.facts, "onnx", what, usage.ONNX.format(output=output))
 
 
-_WRITERS: dict[str, Callable[[_Export, Path], str]] = {"hf": _hf, "peft": _peft, "gguf": _gguf, "onnx": _onnx}
+def _encoder(export: _Export, place: Path) -> str:
+    write_encoder(export.source.folder, place)
+    what = "The encoder of a classifier, with a head of zeros, for clients that send encrypted features."
+    return model_card(export.facts, "encoder", what, usage.ENCODER)
+
+
+_WRITERS: dict[str, Callable[[_Export, Path], str]] = {
+    "hf": _hf,
+    "peft": _peft,
+    "gguf": _gguf,
+    "onnx": _onnx,
+    "encoder": _encoder,
+}

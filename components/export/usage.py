@@ -32,3 +32,7 @@ rows = tokenizer(["A lovely cup of tea"], return_tensors="np", padding=True, tru
 inputs = {{each.name: rows[each.name] for each in session.get_inputs()}}
 print(session.run(["{output}"], inputs)[0])
 ```"""
+ENCODER = """```python
+with raypath.Client(URL, KEY) as client:
+    print(client.predict_encrypted(["A lovely cup of tea"], base=FOLDER))
+```"""

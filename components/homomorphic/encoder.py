@@ -86,14 +86,14 @@ class _Features:
 def write_encoder(folder: Path, out: Path) -> None:
     """Write the encoder of a model for clients: the folder with a last layer of zeros.
 
-    folder: of the model; out: does not exist yet. Raises DataError for a model without a linear head.
+    folder: of the model; out: new or empty. Raises DataError for a model without a linear head.
     """
     from safetensors.torch import load_file, save_file
 
     if reason := unsupported_reason(folder):
         raise DataError(f"{folder} supports no encrypted predictions: {reason}", fix="give a classifier")
     head = head_name(folder)
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     kept = [path for pattern in ("config.json", METADATA_FILE, *TOKENIZER_COPY) for path in folder.glob(pattern)]
     for path in {*kept, *folder.glob("model*.index.json")}:
         shutil.copy(path, out / path.name)

@@ -138,9 +138,13 @@ def check_decide(serve: ServeParams) -> None:
 
 
 def check_encrypted(serve: ServeParams) -> None:
-    """Raise ParamsError if predictions on encrypted features are to be served without TenSEAL."""
+    """Raise ParamsError if predictions on encrypted features are to be served without TenSEAL, or by replicas that do
+    not share the evaluation keys of clients: their folder is that of the API keys."""
     if serve.encrypted and importlib.util.find_spec("tenseal") is None:
         raise ParamsError("serve.encrypted needs the Python package tenseal", fix="pip install 'raypath[he]'")
+    if serve.encrypted and serve.open and max(serve.replicas, serve.max_replicas) > 1:
+        what = "replicas share the evaluation keys of clients beside the API keys, which serve.open does without"
+        raise ParamsError(what, fix="leave serve.open unset, or set serve.replicas=1")
 
 
 def check_language(serve: ServeParams) -> None:

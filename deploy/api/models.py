@@ -127,7 +127,7 @@ def export(
     model: str | Path,
     folder: str | Path,
     *,
-    to: Literal["hf", "peft", "gguf", "onnx"],
+    to: Literal["hf", "peft", "gguf", "onnx", "encoder"],
     type: Literal["f16", "bf16", "q8_0"] = "f16",
     progress: Progress | None = None,
     home: str | Path | None = None,
@@ -137,7 +137,8 @@ def export(
     Args:
         model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a model folder.
         folder: New or empty folder. It is complete, or unchanged after an error.
-        to: hf (transformers, adapters merged), peft (the LoRA adapter alone), gguf (llama.cpp and Ollama) or onnx.
+        to: hf (transformers, adapters merged), peft (the LoRA adapter alone), gguf (llama.cpp and Ollama), onnx, or
+            encoder (the model without its head, for `Client.predict_encrypted`).
         type: Type of the matrices in GGUF.
         progress: Called with the bytes that are written and all bytes.
         home: Home folder of the project, whose registry is queried; default $RAYPATH_HOME, else .raypath here.

@@ -117,8 +117,12 @@ def status(args: argparse.Namespace) -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
-    from raypath.deploy.cli.predict import predict_file
+    from raypath.deploy.cli.prediction.encrypted import predict_encrypted
+    from raypath.deploy.cli.prediction.predict import predict_file
 
+    if args.encrypted:
+        print(predict_encrypted(args.model, args.data, args.encrypted, args.out, args.settings))
+        return
     print(predict_file(args.home, args.model, args.data, args.out, args.settings))
 
 

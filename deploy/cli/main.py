@@ -177,11 +177,14 @@ def _add_output(command: argparse.ArgumentParser) -> None:
 
 def _add_models(group: Any) -> None:
     predict = add_command(group, "predict", commands.predict, "run batch inference over a file")
-    predict.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a model folder")
+    what = "models:/NAME@ALIAS, models:/NAME/VERSION or a model folder; with --encrypted the URL of an endpoint"
+    predict.add_argument("model", help=what)
     predict.add_argument("data", help="a file, a folder, a glob or another value of read.uri")
     predict.add_argument(
         "-o", dest="out", type=Path, help="CSV, JSON lines or Parquet file; default DATA.predictions.csv"
     )
+    what = "send encrypted features to an endpoint; BASE is the encoder that computes them in this process"
+    predict.add_argument("--encrypted", default="", metavar="BASE", help=what)
     _add_settings(predict)
     _add_chat(group)
 
@@ -224,8 +227,9 @@ def _add_export(group: Any) -> None:
     what = "write a model for other programs: transformers, peft, llama.cpp and Ollama, ONNX"
     export = add_command(group, "export", commands.export, what)
     export.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a model folder")
-    what = "hf: transformers, adapters merged; peft: the LoRA adapter alone; gguf: a file and a Modelfile for Ollama"
-    export.add_argument("--to", choices=["hf", "peft", "gguf", "onnx"], required=True, help=what)
+    what = "hf: transformers, adapters merged; peft: the LoRA adapter alone; gguf: a file and a Modelfile for Ollama; "
+    what += "encoder: for clients that encrypt"
+    export.add_argument("--to", choices=["hf", "peft", "gguf", "onnx", "encoder"], required=True, help=what)
     export.add_argument("out", type=Path, metavar="DIR", help="a new or empty folder")
     what = "type of the matrices in GGUF; default f16"
     export.add_argument("--type", choices=["f16", "bf16", "q8_0"], type=str.lower, default="f16", help=what)

@@ -9,7 +9,7 @@ import pytest
 from raypath.components import DataError
 from raypath.components.core.columns import Column
 from raypath.components.inference.local_model import LocalModel
-from raypath.deploy.cli.predict import predict_file
+from raypath.deploy.cli.prediction.predict import predict_file
 from tests.tiny_classifier import tiny_classifier
 
 STRANGER = (Column(name="x", kind="strange_kind:Kind", stored="input.x"),)

@@ -13,7 +13,7 @@ from raypath.components.core.errors import DataError, printable
 from raypath.components.data.columns.spreadsheet import safe_cell
 from raypath.components.data.sources.files import find
 from raypath.components.serving.metering.usage import UsageRow, UsageTotals
-from raypath.deploy.cli.predict import _csv
+from raypath.deploy.cli.prediction.output import _csv
 from raypath.deploy.cli.security.keys import _write_csv
 from raypath.deploy.console.terminal import Terminal
 from raypath.deploy.execution import step

@@ -129,7 +129,7 @@ def test_a_file_that_appears_meanwhile_is_kept(classifier: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ({"to": "pickle"}, "format 'pickle' is unknown; use one of hf, peft, gguf, onnx"),
+        ({"to": "pickle"}, "format 'pickle' is unknown; use one of hf, peft, gguf, onnx, encoder"),
         ({"to": "gguf", "type": "q4"}, "type 'q4' is unknown; use one of f16, bf16, q8_0"),
         ({"to": "peft"}, "topics has no LoRA adapter of its own; its weights are complete; use --to hf"),
         ({"to": "gguf"}, "GGUF takes causal language models; this is a BertForSequenceClassification; use --to hf"),

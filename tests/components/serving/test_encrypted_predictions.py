@@ -182,6 +182,12 @@ def test_the_setting_needs_tenseal(monkeypatch: pytest.MonkeyPatch) -> None:
         check_encrypted(SETTINGS)
 
 
+def test_replicas_without_api_keys_are_rejected() -> None:
+    check_encrypted(SETTINGS.model_copy(update={"open": True}))
+    with pytest.raises(ParamsError, match=r"leave serve.open unset, or set serve.replicas=1"):
+        check_encrypted(SETTINGS.model_copy(update={"open": True, "replicas": 2}))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_broken_uploads_and_ciphertexts_never_fail_the_endpoint(seed: int, place: Place, keys: ClientKeys) -> None:
     """Bytes that were cut, changed, or made up: 200 for residues that are valid, else 422; the endpoint goes on."""

@@ -240,7 +240,7 @@ def test_the_flags_are_these_and_no_others() -> None:
             "--top-p",
             "--url",
         ],
-        "predict": ["--debug", "-o", "-s"],
+        "predict": ["--debug", "--encrypted", "-o", "-s"],
         "export": ["--debug", "--to", "--type"],
         "risk": ["--answers", "--debug", "--fail-on", "--json", "-o", "-s"],
         "card": ["--about", "--contact", "--debug", "--license"],

@@ -18,8 +18,9 @@ from raypath.deploy.api import services as api_services
 from raypath.deploy.api.project import home_folder
 from raypath.deploy.api.results import Promotion, Status
 from raypath.deploy.api.run_results import Run
-from raypath.deploy.cli import commands, completion, json_output, predict
+from raypath.deploy.cli import commands, completion, json_output
 from raypath.deploy.cli import main as cli
+from raypath.deploy.cli.prediction import predict
 from raypath.deploy.cli.project.schema import editor_line, print_schema
 from raypath.deploy.cli.security import signatures
 from raypath.deploy.execution.run_history import Run as Record

@@ -16,8 +16,9 @@ from raypath.components import Dataset
 from raypath.components.core.columns import Column
 from raypath.components.core.errors import ParamsError, StoreError
 from raypath.components.models.metadata import ModelMetadata
-from raypath.deploy.cli import predict
-from raypath.deploy.cli.predict import predict_file, write
+from raypath.deploy.cli.prediction import predict
+from raypath.deploy.cli.prediction.output import write
+from raypath.deploy.cli.prediction.predict import predict_file
 
 
 @pytest.mark.parametrize(

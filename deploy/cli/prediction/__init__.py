@@ -1,0 +1,1 @@
+"""`raypath predict`: batch inference by a workflow, and encrypted predictions of an endpoint."""
