@@ -7,16 +7,14 @@ middle of an epoch without planning what came before, and every rank has the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, overload
-
 import numpy as np
 
 from raypath.components.training.batches.sampler import Array, plan_inference, plan_rows
+from raypath.components.training.batches.step_plan import StepPlan
 from raypath.components.training.batches.token_dataset import TokenRows
 
 
-class EpochPlan(Sequence[Array]):
+class EpochPlan(StepPlan):
     """Steps of one epoch: the row numbers of each. Every row is in exactly one step; a step is within one window.
 
     budget: tokens a step over all ranks, so that the number of ranks does not change the steps; including padding,
@@ -36,15 +34,7 @@ class EpochPlan(Sequence[Array]):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    @overload
-    def __getitem__(self, step: int) -> Array: ...
-    @overload
-    def __getitem__(self, step: slice) -> list[Array]: ...
-    def __getitem__(self, step: int | slice) -> Any:
-        if isinstance(step, slice):
-            return [self[n] for n in range(*step.indices(len(self)))]
-        if not 0 <= step < len(self):
-            raise IndexError(step)
+    def _rows(self, step: int) -> Array:
         number = int(np.searchsorted(self._ends, step, side="right"))
         first = int(self._ends[number - 1]) if number else 0
         return self._window(number)[step - first]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
 
 import numpy as np
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.errors import DataError
+from raypath.components.training.batches.step_plan import StepPlan
 from raypath.components.training.differential_privacy.params import PrivacyParams
 from raypath.components.training.differential_privacy.secret_random import SecretRandom
 
@@ -81,7 +81,7 @@ def group_units(folder: str | Path, most: int) -> Units:
     return Units.groups([value for table in scan(folder, ["group"]) for value in table["group"].to_pylist()], most)
 
 
-class PoissonPlan(Sequence[Array]):
+class PoissonPlan(StepPlan):
     """Steps `first` to `end` of a training: the rows of the units that each draws. A step may be empty."""
 
     def __init__(self, units: Units, random: SecretRandom, rate: float, first: int, end: int) -> None:
@@ -90,13 +90,5 @@ class PoissonPlan(Sequence[Array]):
     def __len__(self) -> int:
         return self.end - self.first
 
-    @overload
-    def __getitem__(self, step: int) -> Array: ...
-    @overload
-    def __getitem__(self, step: slice) -> list[Array]: ...
-    def __getitem__(self, step: int | slice) -> Any:
-        if isinstance(step, slice):
-            return [self[n] for n in range(*step.indices(len(self)))]
-        if not 0 <= step < len(self):
-            raise IndexError(step)
+    def _rows(self, step: int) -> Array:
         return self.units.rows_of(self.random.sample(self.first + step, len(self.units), self.rate))
