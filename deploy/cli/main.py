@@ -177,14 +177,14 @@ def _add_output(command: argparse.ArgumentParser) -> None:
 
 def _add_models(group: Any) -> None:
     predict = add_command(group, "predict", commands.predict, "run batch inference over a file")
-    what = "models:/NAME@ALIAS, models:/NAME/VERSION or a model folder; with --encrypted the URL of an endpoint"
-    predict.add_argument("model", help=what)
+    text = "models:/NAME@ALIAS, models:/NAME/VERSION or a model folder; with --encrypted the URL of an endpoint"
+    predict.add_argument("model", help=text)
     predict.add_argument("data", help="a file, a folder, a glob or another value of read.uri")
     predict.add_argument(
         "-o", dest="out", type=Path, help="CSV, JSON lines or Parquet file; default DATA.predictions.csv"
     )
-    what = "send encrypted features to an endpoint; BASE is the encoder that computes them in this process"
-    predict.add_argument("--encrypted", default="", metavar="BASE", help=what)
+    text = "send encrypted features to an endpoint; BASE is the encoder that computes them in this process"
+    predict.add_argument("--encrypted", default="", metavar="BASE", help=text)
     _add_settings(predict)
     _add_chat(group)
 

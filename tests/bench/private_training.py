@@ -35,10 +35,10 @@ MOST_SCORED = 1_000
 def candidates(method: str, private: bool) -> list[dict[str, Any]]:
     """Return the settings among which validation rows choose."""
     if method == "head":
-        rates = (3e-3, 1e-2, 3e-2) if private else (3e-4, 1e-3, 3e-3)
+        rates = (1e-3, 3e-3, 1e-2) if private else (3e-4, 1e-3, 3e-3)
         return [{"method": "head", "epochs": epochs, "lr": lr} for epochs in (20, 60) for lr in rates]
-    rates = (1e-3, 3e-3) if private else (3e-4, 1e-3)
-    return [{"method": "full", "lora": 8, "epochs": 10 if private else 3, "lr": lr} for lr in rates]
+    epochs, pair = (10, (1e-3, 3e-3)) if private else (3, (3e-4, 1e-3))
+    return [{"method": "full", "lora": 8, "epochs": epochs, "lr": lr} for lr in pair]
 
 
 def prepared(folder: Path, name: str, rows: int) -> dict[str, Splits]:

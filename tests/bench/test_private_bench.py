@@ -27,12 +27,16 @@ def test_settings_are_chosen_by_validation_rows_and_only_the_chosen_model_is_tes
     def trained(folder: Path, name: str, *_: Any) -> tuple[Path, dict[str, float]]:
         return tmp_path / name, {"valid": next(valid), "seconds": 1.0}
 
+    def accuracy(folder: Path, _: Any) -> float:
+        tested.append(folder)
+        return 0.8
+
     def attacked(folder: Path, *_: Any) -> dict[str, float]:
         return {"membership_auc": 0.5, "membership_auc_low": 0.4}
 
     monkeypatch.setattr(private_training, "trained", trained)
     monkeypatch.setattr(private_training, "attacked", attacked)
-    monkeypatch.setattr(private_training, "accuracy", lambda folder, data: tested.append(folder) or 0.8)
+    monkeypatch.setattr(private_training, "accuracy", accuracy)
     found = private_training.measured(tmp_path, None, "head", 8.0)  # type: ignore[arg-type]
     assert [path.name for path in tested] == [f"{tmp_path.name}-1"], "the first of two equal ones"
     assert (found["valid"], found["test"]) == (0.9, 0.8)
