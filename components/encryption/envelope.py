@@ -80,6 +80,9 @@ def seal_stream(key: bytes, key_id: bytes, identity: str, source: BinaryIO, targ
 def read_header(source: BinaryIO, where: str) -> Header:
     """Read the header of a sealed file. where: its name in messages. Raises StoreError."""
     found = source.read(_FIXED.size)
+    if found and not found.startswith(MAGIC) and not MAGIC.startswith(found):
+        fix = "`raypath encryption init` encrypts what is in plaintext; else restore it from a backup, or run again"
+        raise StoreError(f"{where} is no encrypted file", fix=fix)
     if len(found) == _FIXED.size:
         magic, key_id, chunk, length = _FIXED.unpack(found)
         name, wrapped = source.read(length), source.read(NONCE + KEY + TAG)

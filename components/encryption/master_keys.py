@@ -168,7 +168,10 @@ def command_key(wrap: str, unwrap: str) -> CommandKey:
     """Return the key behind two command lines, after a test. Raises UserError, ParamsError."""
     if not (wrap and unwrap):
         raise ParamsError("one of --wrap and --unwrap is missing", fix="give both commands")
-    found = CommandKey(tuple(shlex.split(wrap)), tuple(shlex.split(unwrap)))
+    try:
+        found = CommandKey(tuple(shlex.split(wrap)), tuple(shlex.split(unwrap)))
+    except ValueError as error:
+        raise ParamsError(f"--wrap or --unwrap is no command line ({error})", fix="close its quotes") from None
     secret = secrets.token_bytes(KEY)
     if found.unwrap(found.wrap(secret, b"test"), b"test") != secret:
         raise UserError("--unwrap does not return what --wrap encrypted", fix="check both commands")

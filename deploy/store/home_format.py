@@ -25,7 +25,7 @@ _ENCRYPTED = "encrypted"
 def check_format(home: Path) -> None:
     """Write the format version into a home that has none. Raises UserError for a home of a later Raypath.
 
-    Raises UserError as well for an encrypted home that has lost its keys.
+    Raises UserError as well for an encrypted home whose keys are missing or corrupt.
     """
     file = home / "raypath.json"
     found = _read(file)
@@ -39,7 +39,8 @@ def check_format(home: Path) -> None:
 
 
 def check_keys(home: Path) -> None:
-    """Raise UserError for an encrypted home that has lost its keys."""
+    """Raise UserError for an encrypted home whose keys are missing or corrupt."""
+    vault.read_settings(home)
     if _read(home / "raypath.json").get(_ENCRYPTED) and not vault.is_encrypted(home):
         what = f"{home} is encrypted, and {vault.FOLDER}/{vault.FILE} is missing, without which nothing can be read"
         fix = "restore a copy of it, such as that of a backup, or set RAYPATH_HOME to a new folder"

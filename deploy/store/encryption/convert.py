@@ -29,6 +29,8 @@ _OTHERS = {"predictions": "predictions", "usage": "access/usage", "mlflow": "mlf
 """Folders in a home whose files are encrypted one by one."""
 _OF_MLFLOW = re.compile(r"/models/[^/]+/artifacts/(?!artifacts/model/)")
 """Files of a registered version that MLflow reads: code, requirements, a made-up example. They have no data."""
+_UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}")
+"""Temporary files of `new_file`; authors of artifacts may have hidden files too."""
 Progress = Callable[[int], object]
 
 
@@ -37,7 +39,8 @@ def count_files(home: Path, root: Path) -> tuple[Counter[str], Counter[str]]:
     sealed, plain = Counter[str](), Counter[str]()
     for kind, path in _files(home, root):
         with contextlib.suppress(FileNotFoundError):
-            (sealed if is_sealed(path) else plain)[kind] += 1
+            if not _is_unfinished(path):
+                (sealed if is_sealed(path) else plain)[kind] += 1
     return sealed, plain
 
 
@@ -46,6 +49,8 @@ def encrypt(home: Path, root: Path, vault: Vault, progress: Progress = lambda _:
     for folder in (home / "attempts").iterdir() if (home / "attempts").is_dir() else ():
         if folder.is_dir() and not folder.name.startswith("convert-"):
             shutil.rmtree(folder, ignore_errors=True)
+    for path in [path for _, path in _files(home, root) if _is_unfinished(path)]:
+        path.unlink(missing_ok=True)
     objects = SealedObjects(FolderObjects(root), vault, home / "attempts")
     count = _convert_scratch(home, root, objects)
     for folder in sorted((root / "artifacts").iterdir()) if (root / "artifacts").is_dir() else ():
@@ -63,8 +68,20 @@ def _files(home: Path, root: Path) -> Iterator[tuple[str, Path]]:
         yield from ((kind, path) for path in _below(root / kind))
     for kind, name in _OTHERS.items():
         for path in _below(home / name):
-            if path.name != MANIFEST and not path.name.startswith(".") and not _OF_MLFLOW.search(path.as_posix()):
+            if (
+                path.name != MANIFEST
+                and (_is_unfinished(path) or not path.name.startswith("."))
+                and not _OF_MLFLOW.search(path.as_posix())
+            ):
                 yield kind, path
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Return True for what a killed conversion left beside a file: its encrypted form, or a part of it."""
+    name = _UNFINISHED.fullmatch(path.name)
+    if name is None or not path.with_name(name[1]).is_file():
+        return False
+    return path.stat().st_size == 0 or is_sealed(path)
 
 
 def _below(folder: Path) -> list[Path]:

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from raypath.components.core.errors import ParamsError, UserError
+from raypath.components.core.errors import ParamsError, StoreError, UserError
 from raypath.components.core.files import locked
-from raypath.components.encryption.vault import vault_for
+from raypath.components.encryption.master_keys import create_key
+from raypath.components.encryption.vault import create_vault, vault_for
 from raypath.deploy.api.security.encryption import encryption_status, init_encryption, rotate_encryption
 from raypath.deploy.cli import main as cli
 from raypath.deploy.execution.run_history import begin
 from raypath.deploy.store.audit.log import read
 from raypath.deploy.store.factory import open_store
+from raypath.deploy.store.home_format import check_format
 from raypath.deploy.store.store import Store
 
 
@@ -88,6 +90,40 @@ def test_the_same_command_again_resumes(home: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is encrypted already"):
         init_encryption(key=tmp_path / "other.key")
     assert not (tmp_path / "other.key").exists()
+
+
+def test_what_a_killed_conversion_left_is_removed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A temporary file has the contents of another name, or a part of them."""
+    artifact = home / "artifacts" / ("a" * 64)
+    artifact.mkdir(parents=True)
+    for name in ("a.parquet", "b.parquet", ".hidden.1234abcd", "hidden"):
+        (artifact / name).write_text("rows")
+    Store(home).open()
+    vault = create_vault(home, create_key(home.parent / "master.key"))
+    name = f"artifacts/{artifact.name}/a.parquet"
+    left = [artifact / ".a.parquet.1234abcd", artifact / ".b.parquet.1234abcd"]
+    left.append(home / "predictions" / "reviews" / ".2026-11-30.a.parquet.1234abcd")
+    vault.seal_file(name, artifact / "a.parquet", left[0])
+    left[1].write_bytes(b"")
+    left[2].write_bytes(left[0].read_bytes()[:100])
+    with pytest.raises(StoreError, match="is no encrypted file"):
+        vault.read(artifact / "a.parquet", name)
+    assert encryption_status().plain == {"artifacts": 4, "predictions": 1}
+    assert init_encryption().plain == {}
+    assert [path for path in left if path.exists()] == []
+    assert vault.read(artifact / ".hidden.1234abcd") == b"rows", "a file of its author"
+
+
+def test_a_command_line_with_open_quotes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["encryption", "init", "--wrap", "cat", "--unwrap", "'cat"]) == 2
+    assert "is no command line (No closing quotation)" in capsys.readouterr().err
+
+
+def test_corrupt_keys_are_found_before_anything_starts(home: Path) -> None:
+    init_encryption()
+    (home / "encryption" / "vault.json").write_text("{}")
+    with pytest.raises(UserError, match=r"vault\.json is corrupt"):
+        check_format(home)
 
 
 def test_a_home_that_has_lost_its_keys_writes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
