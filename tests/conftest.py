@@ -127,7 +127,11 @@ def _own_signing_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 @pytest.fixture(scope="session")
 def forks() -> Iterator[None]:
-    """A server that forks the workers of Ray, which begin with torch and the models imported."""
+    """A server that forks the workers of Ray, which begin with torch and the models imported.
+
+    Those of a home too whose head is started in `forked_heads`. The homes of test_text_classification.py in
+    tests/workflows and of `programs` have workers as a user has them.
+    """
     from tests.fork_server.start import WORKERS, fork_server
 
     with fork_server(WORKERS):
@@ -146,16 +150,17 @@ def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def two_heads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def two_heads(tmp_path_factory: pytest.TempPathFactory, forks: None) -> Iterator[dict[str, Path]]:
     """Homes with a Ray head each: that of `one` has a public listener and RAYPATH_PRECISION, that of `two` neither."""
     from raypath.deploy.local import haproxy, services
     from tests.deploy.local.front import certificate
+    from tests.fork_server.start import forked_heads
     from tests.waiting import free_port
 
     homes = {name: tmp_path_factory.mktemp(name) for name in ("one", "two")}
     listener = haproxy.PublicListener(f"0.0.0.0:{free_port()}", certificate(homes["one"]))
     try:
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, forked_heads():
             patch.setattr(haproxy, "HEAD_SECONDS", 2)
             patch.setenv("RAYPATH_PRECISION", "fp32")
             services.up(homes["one"], mlflow=False, dashboard=False, listener=listener)

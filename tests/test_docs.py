@@ -18,6 +18,8 @@ from raypath.deploy.cli.main import parser
 from raypath.deploy.execution.overrides import from_line
 from raypath.deploy.execution.workflow_loader import built_in_workflows, load_workflow
 from raypath.deploy.launchers import LAUNCHERS
+from raypath.deploy.local import services
+from tests.fork_server.start import forked_heads
 from tests.markdown import KNOWN, PYTHON, ROOT, SHELL, Block, blocks, pages, prose
 
 PAGES = pages()
@@ -27,9 +29,11 @@ MARKS = {"needs": {"cluster", "checkout"}, "part of": None, "file": None}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory, forks: None) -> Iterator[Path]:
     """A reader's folder, in which the blocks of all pages run one after another."""
     folder = tmp_path_factory.mktemp("reader")
+    with forked_heads():
+        services.up(folder / ".raypath", wait=False, dashboard=False)
     (folder / ".venv").symlink_to(Path(sys.prefix))
     yield folder
     _shell("raypath down", folder)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +68,21 @@ def fork_workers(patch: pytest.MonkeyPatch) -> None:
         complete(params, **values)
 
     patch.setattr(parameter.RayParams, "update_if_absent", update)
+
+
+@contextlib.contextmanager
+def forked_heads() -> Iterator[None]:
+    """Have the workers of homes whose Ray head this process starts meanwhile forked by the server."""
+    from raypath.deploy.local import processes
+
+    start = processes.spawn
+
+    def spawn(module: str, args: Iterable[str], env: Mapping[str, str], log: Path) -> tuple[int, float]:
+        if module == "raypath.deploy.local.ray_head" and not PLAIN:
+            module = "tests.fork_server.head"
+            env = {**env, "PYTHONPATH": f"{env['PYTHONPATH']}{os.pathsep}{ROOT}"}
+        return start(module, args, env, log)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "spawn", spawn)
+        yield

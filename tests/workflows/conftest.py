@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 from raypath.deploy.execution.run_history import Run, load_runs
+from raypath.deploy.local import services
+from tests.fork_server.start import forked_heads
 from tests.stacks import stacks_below
 from tests.tiny import tiny_bert
 
@@ -126,9 +128,11 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory, forks: None) -> Iterator[Path]:
     """The folder of several workflows, which share its services; each has its own data and model names."""
     folder = tmp_path_factory.mktemp("several")
+    with forked_heads():
+        services.up(Project(folder).home, wait=False, dashboard=False)
     yield folder
     Project(folder).raypath("down")
 
