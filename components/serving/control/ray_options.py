@@ -20,6 +20,8 @@ HEALTH_SECONDS = 2.0
 """Seconds between two health checks of a replica. One that fails three in a row is replaced."""
 DRAIN_SECONDS = 5.0
 """Seconds for which a replica that stops waits longer than a request may take."""
+DRAIN_CHECK_SECONDS = 0.5
+"""Seconds between two looks of a replica that stops at its requests; the first is after one such pause."""
 
 
 def deployment_options(
@@ -47,6 +49,7 @@ def deployment_options(
         # Requests in progress are completed by a replica that stops. Serve ends it by force afterwards.
         "graceful_shutdown_timeout_s": params.request_timeout + DRAIN_SECONDS,
         "health_check_period_s": HEALTH_SECONDS,
+        "graceful_shutdown_wait_loop_s": DRAIN_CHECK_SECONDS,
         "max_constructor_retry_count": 2,
     }
 

@@ -30,7 +30,8 @@ def test_options_of_a_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
     common = {
         **{"max_ongoing_requests": 9, "max_queued_requests": 9, "max_surge_percent": 100},
         **{"backpressure_config": {"status_code": 429, "retry_after_s": 1.0}},
-        **{"graceful_shutdown_timeout_s": 35.0, "health_check_period_s": 2.0, "max_constructor_retry_count": 2},
+        **{"graceful_shutdown_timeout_s": 35.0, "graceful_shutdown_wait_loop_s": 0.5},
+        **{"health_check_period_s": 2.0, "max_constructor_retry_count": 2},
     }
     fixed = ServeParams(replicas=3, cpus=1.5, gpus=0.5, max_ongoing=9)
     actor: dict[str, Any] = {"num_cpus": 1.5, "num_gpus": 0.5}
