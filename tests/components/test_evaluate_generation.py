@@ -253,9 +253,11 @@ def test_chosen_answers_and_good_ones_are_references(tmp_path: Path) -> None:
 
 
 def test_calls_of_tools_are_part_of_an_answer() -> None:
-    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
-    message = {"role": "assistant", "content": "I look.", "tool_calls": [call]}
-    assert message_text(message) == 'I look.\n{"name": "find", "arguments": "{}"}'
+    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": '{"where": "好"}'}}
+    message = {"role": "assistant", "content": "I look.", "tool_calls": [call, {"function": {"name": "go"}}]}
+    arguments = r'"{\"where\": \"好\"}"'
+    assert message_text(message) == f'I look.\n{{"name": "find", "arguments": {arguments}}}\n{{"name": "go"}}'
+    assert message_text({"content": None}) == ""
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")

@@ -13,12 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 import pytest
 
 from raypath.components import Context, DataError, Dataset, ParamsError
-from raypath.components.generate import GenerateParams, generate
+from raypath.components.generate import GenerateParams, _report_errors, generate
 from raypath.components.inference.generation.local_chat import LocalChat
 from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.components.read_prompts import ReadPromptsParams, read_prompts
@@ -134,6 +135,19 @@ def test_rows_that_are_too_long_do_not_end_the_others(respond: Any, caplog: pyte
         respond([{"prompt": "long " * 300}])
 
 
+def test_the_first_of_the_rows_without_a_response_is_named(
+    make_context: Callable[..., Context], caplog: pytest.LogCaptureFixture
+) -> None:
+    ctx = make_context("generate")
+    for n, errors in enumerate((["", ""], ["", "long"], ["empty", "none"])):
+        table = {"row": [2 * n + 1, 2 * n + 2], "answer_tokens": [3, 4], "error": errors}
+        pq.write_table(pa.table(table), ctx.out / f"{n:05d}.parquet")
+    _report_errors(ctx, 6)
+    assert caplog.messages == ["3 rows have no response; row 4: long"]
+    with pytest.raises(DataError, match="no row has a response; row 4: long"):
+        _report_errors(ctx, 3)
+
+
 @pytest.mark.parametrize(
     ("line", "what"),
     [
@@ -174,7 +188,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from raypath.components import Context, Dataset
-from raypath.components.generate import GenerateParams, generate
+from raypath.components.generate import GenerateParams, _report_errors, generate
 out, scratch, uri, model, rows = sys.argv[1:]
 ctx = Context(step="generate", out=Path(out), scratch=Path(scratch), seed=0)
 generate.fn(ctx, Dataset(uri=uri, rows=int(rows)), GenerateParams(model=model, max_new_tokens=24, batch=16))
