@@ -8,15 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import DataError
-from raypath.components.inference.generation.batching.all_prompts import answer_all
-from raypath.components.inference.generation.engine import (
-    Finish,
-    Generated,
-    Progress,
-    SamplingSettings,
-    check_prompts,
-    no_adapters,
-)
+from raypath.components.inference.generation.batching.all_prompts import SteppedEngine
+from raypath.components.inference.generation.engine import Finish, SamplingSettings, no_adapters
 from raypath.components.inference.generation.openvino_genai.grammars import GrammarCheck
 from raypath.components.inference.generation.openvino_genai.pipeline import (
     BLOCK,
@@ -42,7 +35,7 @@ class _Request:
     ids: list[int] = field(default_factory=list)
 
 
-class OpenVinoGenaiEngine:
+class OpenVinoGenaiEngine(SteppedEngine):
     """Engine of a decoder of Llama's kind on a CPU.
 
     Log-probabilities are those of the distribution that tokens are drawn from, after temperature and penalties.
@@ -108,19 +101,6 @@ class OpenVinoGenaiEngine:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         return cls(model, tokenizer, precision, threads, serving=serving)
 
-    def generate(
-        self, prompts: Sequence[Sequence[int]], settings: SamplingSettings, progress: Progress | None = None
-    ) -> list[Generated]:
-        """Return an answer to each prompt, in the same order; see `GenerationEngine`."""
-        check_prompts(prompts, self.context, self._vocabulary)
-        return answer_all(
-            self,
-            prompts,
-            lambda request_id, prompt, repeat: self._add(request_id, prompt, settings, repeat),
-            self.tokenizer,
-            progress,
-        )
-
     def likelihood(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
         """Return the log-probability of each token of each row after the first, by the model.
 
@@ -134,12 +114,6 @@ class OpenVinoGenaiEngine:
         while self.has_work():
             self._pipeline.step()
         return [each.read_all()[0].generated_log_probs[1:] for each in handles]
-
-    def add(self, request_id: str, prompt: Sequence[int], settings: SamplingSettings) -> None:
-        """Queue a request; see `StreamingEngine`. Raises DataError as `check_prompts`, for an adapter, for a grammar
-        without a tokenizer, and for the most probable tokens of a draw."""
-        check_prompts([prompt], self.context, self._vocabulary)
-        self._add(request_id, prompt, settings, 0)
 
     def has_work(self) -> bool:
         """Return True while a request is in flight, or was aborted and is still to be dropped."""

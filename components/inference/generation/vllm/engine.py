@@ -14,15 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import DataError
-from raypath.components.inference.generation.batching.all_prompts import answer_all
-from raypath.components.inference.generation.engine import (
-    Finish,
-    Generated,
-    Progress,
-    SamplingSettings,
-    check_prompts,
-    no_adapters,
-)
+from raypath.components.inference.generation.batching.all_prompts import SteppedEngine
+from raypath.components.inference.generation.engine import Finish, SamplingSettings, no_adapters
 from raypath.components.inference.generation.streaming_engine import EngineStatistics, Piece
 from raypath.components.inference.generation.vllm.opening import end_ids, open_llm_engine
 from raypath.components.inference.generation.vllm.options import Precision, VllmOptions, import_vllm
@@ -40,7 +33,7 @@ class _Request:
     begun: bool = False
 
 
-class VllmEngine:
+class VllmEngine(SteppedEngine):
     """Engine of any causal language model that vLLM has.
 
     Args:
@@ -85,19 +78,6 @@ class VllmEngine:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         return cls(engine, tokenizer, precision, end_ids(folder, tokenizer), options.adapters)
 
-    def generate(
-        self, prompts: Sequence[Sequence[int]], settings: SamplingSettings, progress: Progress | None = None
-    ) -> list[Generated]:
-        """Return an answer to each prompt, in the same order; see `GenerationEngine`."""
-        check_prompts(prompts, self.context, self._vocabulary)
-        return answer_all(
-            self,
-            prompts,
-            lambda request_id, prompt, repeat: self._add(request_id, prompt, settings, repeat),
-            self.tokenizer,
-            progress,
-        )
-
     def likelihood(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
         """Return the log-probability of each token of each row after the first, by the model."""
         for number, row in enumerate(rows):
@@ -109,12 +89,6 @@ class VllmEngine:
                 ids = output.prompt_token_ids[1:]
                 found[output.request_id] = [float(each[token].logprob) for each, token in zip(scores, ids, strict=True)]
         return [found[str(number)] for number in range(len(rows))]
-
-    def add(self, request_id: str, prompt: Sequence[int], settings: SamplingSettings) -> None:
-        """Queue a request; see `StreamingEngine`. Raises DataError as `check_prompts`, for an adapter that is not
-        loaded, and for a schema that has no grammar."""
-        check_prompts([prompt], self.context, self._vocabulary)
-        self._add(request_id, prompt, settings, 0)
 
     def has_work(self) -> bool:
         """Return True while a request is in flight."""
