@@ -133,7 +133,7 @@ def _running() -> int:
 
 
 @contextlib.contextmanager
-def streaming(client: httpx.Client) -> Iterator[list[set[int]]]:
+def streaming(client: httpx.Client, clients: int = 3, tokens: int = 60) -> Iterator[list[set[int]]]:
     """Clients that stream all the time, and the versions of each stream; none may fail, or mix two versions."""
     seen: list[set[int]] = []
     errors: list[BaseException] = []
@@ -142,11 +142,11 @@ def streaming(client: httpx.Client) -> Iterator[list[set[int]]]:
     def ask() -> None:
         try:
             while not done.is_set():
-                seen.append({each["version"] for each in stream(client, max_tokens=60)})
+                seen.append({each["version"] for each in stream(client, max_tokens=tokens)})
         except BaseException as error:  # noqa: BLE001
             errors.append(error)
 
-    threads = [threading.Thread(target=ask) for _ in range(3)]
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
     for thread in threads:
         thread.start()
     try:
@@ -177,13 +177,14 @@ def test_streams_end_on_their_version_while_others_are_promoted(shop: SimpleName
 
 
 @pytest.mark.heavy
-@pytest.mark.timeout(3_600)
+@pytest.mark.timeout(1_800)
 def test_a_thousand_streams_over_five_promotions_and_three_broken_versions(
     shop: SimpleNamespace, client: httpx.Client
 ) -> None:
+    """Run alone: `pytest -m heavy tests/components/serving/language/test_chat_endpoint.py`."""
     steps = (False, True, False, True, False, True, False, False)
     served = {serving := 1}
-    with streaming(client) as seen:
+    with streaming(client, clients=16, tokens=30) as seen:
         for number, broken in enumerate(steps, 1):
             version = shop.release(10 + number, broken).version
             aliases.promote(shop.uri, "talk", version)
