@@ -31,6 +31,12 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Options of glibc's mallopt: free bytes at the top of the heap before it shrinks, blocks that are mapped apart."""
 
 
+KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Environment variables with the number of kernels that oneDNN keeps, and PyTorch's interface to it; each 1,024."""
+KERNELS = 64
+"""Kernels for a model whose shapes change with each step: some times those of one step."""
+
+
 def cpu_count() -> int:
     """Number of CPU cores that this process may use: at least one, a fraction of a core rounded up."""
     # macOS has no CPU affinity.
@@ -39,6 +45,16 @@ def cpu_count() -> int:
     if not (quota.isdigit() and period.isdigit()):
         return available
     return max(1, min(available, math.ceil(int(quota) / int(period))))
+
+
+def bound_kernel_caches() -> None:
+    """Keep few of the kernels that oneDNN compiles for each shape of a bf16 matmul, about a MiB each.
+
+    For models that generate: the shapes of a step hardly come again, and their kernels would take gigabytes. oneDNN
+    reads the numbers at the first matmul in bf16 of the process; later they stay. Variables that are set are kept.
+    """
+    for name in KERNEL_CACHES:
+        os.environ.setdefault(name, str(KERNELS))
 
 
 def gpu_count() -> int:

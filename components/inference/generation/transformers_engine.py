@@ -22,7 +22,7 @@ from raypath.components.inference.generation.engine import (
 )
 from raypath.components.inference.generation.streaming_engine import EngineStatistics, Piece
 from raypath.components.models.bf16 import supports_bf16
-from raypath.components.models.process import MODELS, free_memory, import_large
+from raypath.components.models.process import MODELS, bound_kernel_caches, free_memory, import_large
 
 if TYPE_CHECKING:
     from raypath.components.inference.generation.batching.decoding import Answer
@@ -234,6 +234,8 @@ def open_with_tokenizer(
     transformers.utils.logging.disable_progress_bar()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     bf16 = precision == "bf16" or (precision == "auto" and supports_bf16(device))
+    if bf16 and device == "cpu":
+        bound_kernel_caches()
     dtype = torch.bfloat16 if bf16 else torch.float32
     # Adapters are merged in float32, as for every other use.
     model = open_model(folder).to(dtype) if load is None or is_adapter(folder) else load(folder, dtype)
