@@ -21,7 +21,8 @@ from raypath.deploy.execution.step import Outcome, StepSpec, run_step
 from raypath.deploy.store.encryption.convert import count_files, encrypt
 from raypath.deploy.store.encryption.encrypted_store import EncryptedStore
 from raypath.deploy.store.factory import open_store
-from raypath.deploy.store.store import Store
+from raypath.deploy.store.lineage import steps_behind
+from raypath.deploy.store.store import Record, Store
 from tests.deploy.store.encryption.marking import MARKER
 
 KEY = "a" * 64
@@ -285,3 +286,14 @@ def test_other_launchers_are_rejected(home: Path) -> None:
 
     with pytest.raises(UserError, match="is encrypted at rest, and --on kubeflow would store plaintext"):
         prepare("kubeflow", "text_classification", {}, home)
+
+
+def test_cards_find_the_steps_behind_a_version(home: Path, store: EncryptedStore) -> None:
+    """Their records are encrypted as well."""
+    made(run_step(spec(home)))
+    file = home / "records" / f"{KEY}.json"
+    found = Record.model_validate_json(store.read_stored(file))
+    released = {**found.artifact, "name": "reviews", "version": 1, "alias": "champion"}
+    text = found.model_copy(update={"artifact": released}).model_dump_json()
+    store.vault.write(file, text.encode())
+    assert [each.step for each in steps_behind(store, "reviews", 1).values()] == ["mark"]
