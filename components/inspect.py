@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from raypath.components.core.artifacts import PAGE, DataReport, Dataset, Settings, Splits
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
+from raypath.components.core.files import is_disk_full
 from raypath.components.core.params import NonNegative, Params
 from raypath.components.inspection.params import InspectParams
 from raypath.components.read import ReadParams
@@ -44,13 +45,16 @@ def inspect(ctx: Context, splits: Splits, params: InspectParams, settings: Setti
     """Write report.html, report.json and rows.csv; log the first two to MLflow.
 
     settings: base and maximum length that `configure` chose.
-    Texts are in them only with `inspect.texts`. An unexpected error is logged as a warning, and the report is empty.
+    Texts are in them only with `inspect.texts`. An unexpected error other than a full disk is logged as a warning, and
+    the report is empty.
     """
     if settings is not None:
         params = params.using(str(settings.values["base"]), int(settings.values["max_length"] or 0))
     try:
         return _report(ctx, splits, params)
     except Exception as error:
+        if is_disk_full(error):  # once there is room, the step runs again
+            raise
         ctx.log.warning("the data report was not written (%s); the run is not affected", type(error).__name__)
         ctx.log.debug("the data report was not written", exc_info=True)
         return DataReport(rows=0, metrics={})

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from raypath.components.core.artifacts import Artifact
 from raypath.components.core.context import Context, Tracking
 from raypath.components.core.errors import RaypathError, StepFailed, StoreError, Unavailable, kinds
+from raypath.components.core.files import is_disk_full
 from raypath.components.core.graph import Graph, Node
 from raypath.components.data.sources.retry import backoff
 from raypath.components.models.process import cpu_count, gpu_count
@@ -26,7 +27,7 @@ from raypath.deploy.execution.cache_key import (
 )
 from raypath.deploy.execution.progress import progress_file
 from raypath.deploy.execution.run_history import Run, RunStatus, StepState, StepStatus, begin, end, last_key_inputs
-from raypath.deploy.execution.step import Outcome, StepSpec, liveness_context
+from raypath.deploy.execution.step import FREE_SPACE_HINT, Outcome, StepSpec, liveness_context
 from raypath.deploy.store.retention import enforce
 from raypath.deploy.store.store import Store
 
@@ -98,7 +99,18 @@ class Runner:
         self._delayed: list[tuple[float, Node]] = []
 
     def execute(self, fresh: Collection[str] = ()) -> Artifact:
-        """Run what is not cached and return the workflow's result. Raises the error of the first step that failed."""
+        """Run what is not cached and return the workflow's result.
+
+        Raises the error of the first step that failed, StoreError if the history of the run cannot be written.
+        """
+        try:
+            return self._execute(fresh)
+        except OSError as error:
+            if is_disk_full(error):
+                raise StoreError(f"the disk of {self.store.home} is full", fix=FREE_SPACE_HINT) from None
+            raise
+
+    def _execute(self, fresh: Collection[str]) -> Artifact:
         waiting = list(self.graph.nodes)
         try:
             while waiting or self._running or self._delayed:
@@ -238,7 +250,13 @@ class Runner:
         for state in self.run.steps:
             if state.status is StepStatus.RUNNING:
                 state.status = StepStatus.STOPPED
-        end(self.store.home, self.run, status, time.time())
+        try:
+            end(self.store.home, self.run, status, time.time())
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            # The error of a step is not to be replaced by one that follows from the same full disk.
+            log.warning("the end of run %s was not recorded: the disk of %s is full", self.run.id, self.store.home)
         self.platform.log_description(self.run, type(self.graph.params)().flat())
         self._notify()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import IO, Any
@@ -51,9 +52,10 @@ class ColumnFiles:
         self._open[name].write(np.ascontiguousarray(values, TYPES[name]).data)
 
     def close(self) -> None:
-        """Finish writing."""
-        while self._open:
-            self._open.popitem()[1].close()
+        """Finish writing. All files are closed, also where one cannot be written to the end, as on a full disk."""
+        with contextlib.ExitStack() as stack:
+            while self._open:
+                stack.enter_context(self._open.popitem()[1])
 
     def read(self, name: str) -> Array:
         """Read a column, [N]."""

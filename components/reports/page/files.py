@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from raypath.components.core.artifacts import PAGE
 from raypath.components.core.context import Context
-from raypath.components.core.files import write_atomically
+from raypath.components.core.files import is_disk_full, write_atomically
 
 JSON = "report.json"
 LOGGED = ".report"
@@ -49,10 +49,13 @@ def publish(
 
 @contextmanager
 def warn_on_failure(ctx: Context) -> Iterator[None]:
-    """Log an unexpected error as a warning: metrics are worth more than the page."""
+    """Log an unexpected error as a warning: metrics are worth more than the page. A full disk is raised: once there is
+    room, the step runs again and writes both."""
     try:
         yield
     except Exception as error:
+        if is_disk_full(error):
+            raise
         ctx.log.warning(
             "the evaluation report was not written (%s); the metrics are not affected", type(error).__name__
         )
