@@ -19,6 +19,7 @@ from raypath.components.training.outlook import Outlook
 from raypath.components.training.params import ResolvedParams
 from raypath.components.training.reports import TrainingReports
 from raypath.components.training.runtime import memory
+from raypath.components.training.runtime.training_request import TrainingRequest
 from tests.raised import raised
 
 
@@ -157,7 +158,9 @@ def test_groups_of_workers_that_die(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ray_train, "_trainer", lambda _: Trainer())
     (tmp_path / "metrics.json").write_text('{"f1": 0.5}')
     ctx = Context("finetune", tmp_path, tmp_path, node="n")
-    request: Any = SimpleNamespace(context=ctx, params=ResolvedParams(workers=2))
+    metadata = ModelMetadata(task="text_classification", labels=("a", "b"), max_length=8)
+    base, params = tmp_path / "base", ResolvedParams(workers=2)
+    request = TrainingRequest(ctx, base, "train", "valid", 2, metadata, params, None)
 
     def died(**causes: BaseException) -> BaseException:
         made = TrainingFailedError.__new__(TrainingFailedError)
