@@ -41,7 +41,7 @@ def test_two_workers_train_the_model_of_one_for_the_same_epsilon(
     fields: dict[str, Any] = {"signing": tmp_path / "home" / "signing"}
     alone, of_one = _finetune(make_context("finetune", **fields), base, parts, 1)
     two, of_two = _finetune(make_context("finetune", **fields), base, parts, 2)
-    # The key names the training: resumed, it spends nothing more.
+    # One key is one training, which is counted once.
     assert of_two == of_one
     assert (of_two.data_trainings, of_two.units) == (1, parts[0].rows)
     assert of_two.epsilon == epsilon_of(of_two.events, of_two.delta)
