@@ -29,6 +29,16 @@ def _running(step: str, after: float = 0.0) -> Any:
     return true
 
 
+def _tries(project: Project) -> Any:
+    """The search runs and its first trial has begun."""
+
+    def true(run: Run) -> bool:
+        state = run.step("tune")
+        return state.status == "running" and any((project.home / "scratch" / state.key).glob("trial-*"))
+
+    return true
+
+
 def _has_checkpoint(project: Project) -> Any:
     """Fine-tuning runs and has a checkpoint that is not there yet."""
     scratch = project.home / "scratch"
@@ -95,7 +105,7 @@ def test_killed_while_it_reads_and_registers_it_goes_on(project: Project) -> Non
 def test_killed_and_stopped_at_several_points_it_goes_on_and_repeats_nothing(project: Project) -> None:
     before = _kill_at(
         project,
-        (lambda: _running("tune", 4.0), signal.SIGKILL),
+        (lambda: _tries(project), signal.SIGKILL),
         (lambda: _has_checkpoint(project), signal.SIGKILL),
         (lambda: _has_checkpoint(project), signal.SIGTERM),
         (lambda: _running("finetune"), signal.SIGINT),
