@@ -149,6 +149,11 @@ class ObjectStore(Store):
         sizes = {file: (digest, (folder / file).stat().st_size) for file, digest in files.items()}
         self.bucket.put(f"manifests/{name}.json", Manifest(files=sizes).model_dump_json().encode())
 
+    @property
+    def objects(self) -> Objects:
+        """The bucket, or what stores encrypted artifacts and records."""
+        return self.bucket
+
     def shard_storage(self) -> ShardStorage | None:
         """Return the bucket, and the folder of this machine's shards."""
         return self._shards

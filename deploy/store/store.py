@@ -32,10 +32,12 @@ from raypath.components.core.artifacts import Artifact
 from raypath.components.core.context import ShardStorage
 from raypath.components.core.errors import StoreError, UserError
 from raypath.components.core.files import file_digest, locked, write_atomically
+from raypath.components.data.sources.bucket import Objects
 from raypath.components.data.streaming.manifest import MANIFEST, read_manifest
 from raypath.components.data.streaming.shard_storage import ORIGIN, read_origin
 from raypath.components.encryption.envelope import MAGIC
 from raypath.components.encryption.vault import FOLDER
+from raypath.deploy.store.encryption.folder_objects import FolderObjects
 from raypath.deploy.store.home_format import check_format
 
 A = TypeVar("A", bound=Artifact)
@@ -180,6 +182,11 @@ class Store:
     def read_stored(self, path: Path) -> bytes:
         """Return the plaintext of a file below `place`."""
         return path.read_bytes()
+
+    @property
+    def objects(self) -> Objects:
+        """Stored form of artifacts and records, by their names in the store."""
+        return FolderObjects(self.root)
 
     def close(self) -> None:
         """End the use of the store by this object."""

@@ -14,10 +14,11 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from raypath.components.core.errors import ParamsError, RaypathError, Unavailable, UserError
 from raypath.components.data.sources import object_storage as objects
+from raypath.components.data.sources.bucket_file import open_ranges
 from raypath.components.data.sources.retry import retry
 
 PART = 16 << 20
@@ -39,6 +40,7 @@ class Objects(Protocol):
     def check(self) -> None: ...
     def get(self, name: str) -> tuple[bytes, str] | None: ...
     def size(self, name: str) -> int | None: ...
+    def open(self, name: str) -> BinaryIO: ...
     def put(self, name: str, data: bytes) -> None: ...
     def create(self, name: str, data: bytes) -> bool: ...
     def replace(self, name: str, data: bytes, tag: str) -> bool: ...
@@ -165,6 +167,13 @@ class Bucket:
         import obstore
 
         return self._request(name, lambda: bytes(obstore.get_range(self._store, name, start=start, length=size)))
+
+    def open(self, name: str) -> BinaryIO:
+        """Open an object as a seekable file, read by ranges. Raises FileNotFoundError."""
+        size = self.size(name)
+        if size is None:
+            raise FileNotFoundError(name)
+        return open_ranges(lambda start, length: self.read_range(name, start, length), size)
 
     def names(self, folder: str) -> list[str]:
         """List the objects below a folder; the list may be outdated."""

@@ -39,7 +39,7 @@ from raypath.deploy.local import processes
 from raypath.deploy.local import state as services
 from raypath.deploy.store.audit.log import audited
 from raypath.deploy.store.encryption import convert
-from raypath.deploy.store.forgetting import subject_hash
+from raypath.deploy.store.forgetting.removal import subject_hash
 from raypath.deploy.store.home_format import check_format, check_keys
 from raypath.deploy.store.store import SHARED, Store
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from raypath.components.core.errors import ParamsError
 from raypath.deploy.api.security import backups
 from raypath.deploy.api.security.backups import BackupCheck
+from raypath.deploy.console.confirm import confirm
 from raypath.deploy.console.run_report import console
 from raypath.deploy.console.terminal import Terminal, readable_size
 from raypath.deploy.store.audit.log import record
@@ -87,6 +88,7 @@ def prune(args: argparse.Namespace) -> None:
     """Delete old snapshots and print how many."""
     if args.keep < 1:
         raise ParamsError(f"--keep got {args.keep}", fix="keep at least 1 snapshot")
+    confirm(f"Delete all snapshots in {args.place} but the last {args.keep}?", args.yes)
     snapshots, blocks = backups.prune_backups(args.place, args.keep, key=args.key, home=args.home)
     print(f"{snapshots} snapshots and {blocks:,} blocks deleted")
 

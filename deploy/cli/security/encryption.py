@@ -9,6 +9,7 @@ from collections.abc import Callable
 from raypath.deploy.api.security import encryption as api
 from raypath.deploy.api.security.encryption import EncryptionStatus
 from raypath.deploy.cli.security.backup import file_progress
+from raypath.deploy.console.confirm import confirm
 from raypath.deploy.console.run_report import console
 from raypath.deploy.store.store import SHARED
 
@@ -61,7 +62,8 @@ def decrypt(args: argparse.Namespace) -> None:
 
 
 def shred(args: argparse.Namespace) -> None:
-    """Destroy the key of a subject."""
+    """Ask, and destroy the key of a subject."""
+    confirm("Make the rows of this subject in the prediction log unreadable forever?", args.yes)
     if not api.shred_subject(args.subject, home=args.home):
         console.print("this subject has no rows in the prediction log")
         return

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import argparse
 
-from raypath.components.core.errors import UserError
+from raypath.components.core.errors import PlatformError, UserError
 from raypath.components.data.wording import plural
 from raypath.components.encryption.subjects import destroy_key, has_key
 from raypath.components.encryption.vault import is_encrypted, vault_for
+from raypath.deploy.console.confirm import confirm
 from raypath.deploy.console.run_report import console
 from raypath.deploy.store.audit.log import audited
 from raypath.deploy.store.factory import open_store
-from raypath.deploy.store.forgetting import (
-    COLUMNS,
-    FoundRows,
-    StepRecord,
-    affected,
-    find_rows,
-    read_records,
-    remove,
-    subject_hash,
-)
+from raypath.deploy.store.forgetting.removal import StepRecord, affected, read_records, remove, subject_hash
+from raypath.deploy.store.forgetting.search import COLUMNS, FoundRows, find_rows
 
 
 def forget(args: argparse.Namespace) -> None:
-    """Find a subject, print where it is, and remove it unless --dry-run is given. Raises UserError, DataError."""
+    """Find a subject, print where it is, ask, and remove it. --dry-run ends before. Raises UserError, DataError."""
     if not args.subject:
         raise UserError("the subject is empty", fix="give the value of its column, such as a customer number")
     if not args.home.is_dir():
         raise UserError(f"there is no home {args.home}", fix="set RAYPATH_HOME, or run from the folder of .raypath")
     store = open_store(args.home)
-    rows = find_rows(store, args.subject, [args.column] if args.column else COLUMNS)
+    columns = [args.column] if args.column else COLUMNS
+    rows = find_rows(store, args.subject, columns)
     records = affected(read_records(store), {each.artifact for each in rows})
     _show(rows, records)
     vault = vault_for(args.home) if is_encrypted(args.home) else None
@@ -39,6 +33,8 @@ def forget(args: argparse.Namespace) -> None:
         print("prediction log: rows of this subject, under a key of its own")
     if args.dry_run or not (rows or logged):
         return
+    dropped = f" and {plural(len(_versions(records)), 'version')}" if args.models == "drop" and _versions(records) else ""
+    confirm(f"Remove the rows of this subject, {plural(len(records), 'step')} made of them{dropped}?", args.yes)
     detail = {
         "rows": sum(each.rows for each in rows),
         "artifacts": sorted({each.artifact[:16] for each in rows}),
@@ -50,12 +46,18 @@ def forget(args: argparse.Namespace) -> None:
     with audited(args.home, "subject.forget", subject_hash(args.home, args.subject), detail):
         # Versions first: a version in service ends the command before anything is removed.
         _handle_versions(args, records)
-        count = remove(store, records, {each.artifact for each in rows})
+        count = remove(store, records, rows)
         if vault is not None and logged:
             destroy_key(vault, args.subject)
+        if find_rows(store, args.subject, columns):
+            fix = "wait until no run is in progress, then run the same command again"
+            raise PlatformError("rows of this subject were written meanwhile", fix=fix)
     if logged:
         print("the key of its rows in the prediction log is destroyed, also for copies and backups")
     print(f"{plural(count, 'artifact')} removed; remove the subject from the source of the data before the next run")
+    if "://" in store.address:
+        text = f"Other machines may have copies of what was in {store.address}: run the same command on each."
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def proof(args: argparse.Namespace) -> None:

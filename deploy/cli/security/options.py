@@ -100,6 +100,7 @@ def add_backup(group: Any) -> None:
         command.add_argument("place", metavar="PLACE", help="folder or s3://BUCKET/PREFIX")
     made["restore"].add_argument("--snapshot", default="latest", metavar="ID", help="default: the latest")
     made["prune"].add_argument("--keep", type=int, required=True, metavar="N", help="number of snapshots to keep")
+    _add_yes(made["prune"])
     for command in (key, *made.values()):
         command.add_argument("--key", type=Path, metavar="FILE", help="file of the key; default $RAYPATH_BACKUP_KEY")
 
@@ -123,6 +124,7 @@ def add_encryption(group: Any) -> None:
     text = "destroy the key of a subject's rows in the prediction log; `forget` does so as well"
     shred = add_command(actions, "shred", commands.protect, text)
     shred.add_argument("subject", metavar="ID", help="subject, as requests named it in X-Subject-Id")
+    _add_yes(shred)
     decrypt = add_command(actions, "decrypt", commands.protect, "decrypt files of the home to a new folder")
     decrypt.add_argument("source", type=Path, metavar="PATH", help="file or folder, such as .raypath/predictions")
     decrypt.add_argument("-o", dest="out", type=Path, required=True, metavar="DIR", help="new folder")
@@ -147,6 +149,7 @@ def add_forget(group: Any) -> None:
     what = "versions that were trained on the subject: mark them with a tag, or delete them; default mark"
     forget.add_argument("--models", choices=["mark", "drop"], default="mark", help=what)
     forget.add_argument("--dry-run", action="store_true", help="print what would be removed; remove nothing")
+    _add_yes(forget)
     forget.add_argument("--proof", action="store_true", help="show when the subject was forgotten here")
 
 
@@ -197,6 +200,10 @@ def add_card(group: Any) -> None:
         "--about", default="", metavar="TEXT", help="where the data comes from, and what it may be used for"
     )
     card.add_argument("--contact", default="", metavar="TEXT", help="whom to ask about the data")
+
+
+def _add_yes(command: Any) -> None:
+    command.add_argument("--yes", action="store_true", help="do not ask before anything is removed")
 
 
 def _add_limits(create: Any) -> None:

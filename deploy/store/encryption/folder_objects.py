@@ -8,6 +8,7 @@ import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from raypath.components.core.files import link, new_file
 
@@ -35,6 +36,10 @@ class FolderObjects:
         with contextlib.suppress(FileNotFoundError):
             return (self.root / name).stat().st_size
         return None
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file. Raises FileNotFoundError."""
+        return open(self.root / name, "rb")
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file, replacing an existing one."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from raypath.components.core.errors import StoreError
 from raypath.components.data.sources.bucket import Objects
@@ -36,6 +38,13 @@ class SealedObjects:
     def size(self, name: str) -> int | None:
         """Return the size of an object's stored form; None when it does not exist."""
         return self.stored.size(name)
+
+    def open(self, name: str) -> BinaryIO:
+        """Return an object's plaintext in memory. Raises FileNotFoundError, StoreError."""
+        found = self.get(name)
+        if found is None:
+            raise FileNotFoundError(name)
+        return io.BytesIO(found[0])
 
     def put(self, name: str, data: bytes) -> None:
         """Write an object, replacing an existing one."""

@@ -88,10 +88,10 @@ def test_forget_destroys_the_key_and_records_it(
     monkeypatch.setenv("RAYPATH_HOME", str(vault.home))
     assert cli.main(["forget", "anna", "--dry-run"]) == 0
     assert has_key(vault, "anna")
-    assert cli.main(["forget", "anna"]) == 0
+    assert cli.main(["forget", "anna", "--yes"]) == 0
     assert "is destroyed, also for copies and backups" in capsys.readouterr().out
     assert not has_key(vault, "anna")
-    assert cli.main(["encryption", "shred", "ben"]) == 0
+    assert cli.main(["encryption", "shred", "ben", "--yes"]) == 0
     records = [(each.action, each.detail.get("key_destroyed")) for each in read(vault.home)]
     assert records[-2:] == [("subject.forget", True), ("encryption.shred", True)]
     assert decrypt_files(vault.home / "predictions", tmp_path / "out", home=vault.home) == 1

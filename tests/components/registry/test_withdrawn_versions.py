@@ -47,11 +47,11 @@ def test_a_version_in_use_is_marked_and_one_that_is_not_is_deleted(
 ) -> None:
     rows = home / "artifacts" / DIGEST / "part-0.parquet"
     saved, records = rows.read_bytes(), {p.name: p.read_text() for p in (home / "records").iterdir()}
-    assert cli.main(["forget", "u1", "--models", "drop"]) == 2
+    assert cli.main(["forget", "u1", "--models", "drop", "--yes"]) == 2
     assert "forgets version 1 is champion; promote another version first" in capsys.readouterr().err
     assert rows.exists(), "nothing is removed before"
 
-    assert cli.main(["forget", "u1"]) == 0
+    assert cli.main(["forget", "u1", "--yes"]) == 0
     assert "trained on them: forgets version 1" in capsys.readouterr().out
     with mlflow_client(mlflow_uri) as client:
         [found] = list_registered(client, "forgets")
@@ -71,7 +71,7 @@ def test_a_version_in_use_is_marked_and_one_that_is_not_is_deleted(
         ).artifact_location
         files = (home / "mlflow" / "artifacts" / location.removeprefix("mlflow-artifacts:/")).resolve()
         assert any(files.rglob("model.safetensors"))
-        assert cli.main(["forget", "u1", "--models", "drop"]) == 0
+        assert cli.main(["forget", "u1", "--models", "drop", "--yes"]) == 0
         assert list_registered(client, "forgets") == []
         assert not files.exists()
         assert list((cache / "models").glob("forgets-1-*")) == []

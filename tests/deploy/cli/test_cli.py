@@ -251,7 +251,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "audit": ["--debug"],
         "backup": ["--debug"],
         "retention": ["--debug"],
-        "forget": ["--column", "--debug", "--dry-run", "--models", "--proof"],
+        "forget": ["--column", "--debug", "--dry-run", "--models", "--proof", "--yes"],
         "usage": ["--by", "--csv", "--debug", "--json", "--since", "--tenant"],
         "comply": ["--debug"],
         "encryption": ["--debug"],

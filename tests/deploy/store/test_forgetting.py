@@ -12,10 +12,11 @@ import pytest
 
 from raypath.components.core.errors import PlatformError
 from raypath.deploy.cli import main as cli
-from raypath.deploy.store import forgetting
 from raypath.deploy.store.audit.log import read
 from raypath.deploy.store.audit.records import folder_of
-from raypath.deploy.store.forgetting import FoundRows, affected, find_rows, read_records, remove
+from raypath.deploy.store.forgetting import removal
+from raypath.deploy.store.forgetting.removal import affected, read_records, remove
+from raypath.deploy.store.forgetting.search import FoundRows, find_rows
 from raypath.deploy.store.retention import delete
 from raypath.deploy.store.store import Store
 
@@ -77,8 +78,8 @@ def test_what_was_made_of_the_rows_is_found_by_digests(store: Store) -> None:
 
 def test_it_is_removed_and_nothing_else(store: Store) -> None:
     rows = find_rows(store, "u1")
-    artifacts = {each.artifact for each in rows}
-    assert remove(store, affected(read_records(store), artifacts), artifacts) == 3
+    found = affected(read_records(store), {each.artifact for each in rows})
+    assert remove(store, found, rows) == 3
     assert [path.name for path in (store.root / "artifacts").iterdir()] == [OTHER]
     assert [path.name for path in (store.root / "records").iterdir()] == ["read_other.json"]
     assert find_rows(store, "u1") == []
@@ -86,18 +87,18 @@ def test_it_is_removed_and_nothing_else(store: Store) -> None:
 
 def test_an_interrupted_removal_is_found_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model without rows is found by the records alone."""
-    artifacts = {each.artifact for each in find_rows(store, "u1")}
+    rows = find_rows(store, "u1")
     for _ in range(2):
-        found = affected(read_records(store), artifacts)
+        found = affected(read_records(store), {each.artifact for each in rows})
         with monkeypatch.context() as patch:
             deleted = patch_second_deletion(patch)
             with pytest.raises(KeyboardInterrupt):
-                remove(store, found, artifacts)
+                remove(store, found, rows)
         assert deleted, "something is done each time"
         assert steps(store, "u1")
     assert not (store.root / "artifacts" / MODEL).exists()
-    artifacts = {each.artifact for each in find_rows(store, "u1")}
-    remove(store, affected(read_records(store), artifacts), artifacts)
+    rows = find_rows(store, "u1")
+    remove(store, affected(read_records(store), {each.artifact for each in rows}), rows)
     assert [path.name for path in (store.root / "artifacts").iterdir()] == [OTHER]
 
 
@@ -111,7 +112,7 @@ def patch_second_deletion(patch: pytest.MonkeyPatch) -> list[Path]:
         done.append(path)
         return delete(path)
 
-    patch.setattr(forgetting, "delete", interrupted)
+    patch.setattr(removal, "delete", interrupted)
     return done
 
 
@@ -129,7 +130,7 @@ def test_an_artifact_that_another_record_names_stays(store: Store) -> None:
     found = [
         each for each in affected(read_records(store), {each.artifact for each in rows}) if each.step != "same_model"
     ]
-    remove(store, found, {each.artifact for each in rows})
+    remove(store, found, rows)
     assert (store.root / "artifacts" / MODEL / "model.safetensors").exists()
 
 
@@ -155,8 +156,8 @@ def test_the_command(store: Store, capsys: pytest.CaptureFixture[str], monkeypat
     assert cli.main(["forget", ""]) == 2
     assert cli.main(["forget", "u1", "--dry-run"]) == 0
     assert len(find_rows(store, "u1")) == 2
-    assert cli.main(["forget", "u1"]) == 0
-    assert cli.main(["forget", "u1"]) == 0
+    assert cli.main(["forget", "u1", "--yes"]) == 0
+    assert cli.main(["forget", "u1", "--yes"]) == 0
     assert cli.main(["forget", "u1", "--proof"]) == 0
     assert cli.main(["forget", "u2", "--proof"]) == 0
     out = capsys.readouterr().out

@@ -245,7 +245,8 @@ def test_rows_of_a_subject_are_found_and_removed(home: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from raypath.deploy.store.forgetting import affected, find_rows, read_records, remove
+    from raypath.deploy.store.forgetting.removal import affected, read_records, remove
+    from raypath.deploy.store.forgetting.search import find_rows
 
     artifact = made(run_step(spec(home)))
     plain = home / "rows.parquet"
@@ -259,7 +260,7 @@ def test_rows_of_a_subject_are_found_and_removed(home: Path) -> None:
     assert [(each.artifact, each.rows) for each in find_rows(store, "u1")] == [(name, 2)]
     assert find_rows(store, "u3") == []
     assert [each.step for each in affected(read_records(store), {name})] == ["mark"]
-    assert remove(store, affected(read_records(store), {name}), {name}) == 1
+    assert remove(store, affected(read_records(store), {name}), find_rows(store, "u1")) == 1
     assert store.record(KEY) is None
     assert list((home / "artifacts").iterdir()) == list((home / "manifests").iterdir()) == []
     store.close()
