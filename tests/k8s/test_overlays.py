@@ -381,11 +381,15 @@ def test_the_image_is_not_root_and_made_by_the_lock() -> None:
     assert "--require-hashes" in text
     import tomllib
 
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"]
+    extras = re.findall(r"--extra ([\w-]+)", re.sub(r"\n#", "", text[text.index("uv pip compile") :]))
+    assert {"s3", "oidc", "he", "dp"} <= set(extras)
+    more = [line for extra in extras for line in project["optional-dependencies"][extra]]
     for variant in ("cpu", "cuda"):
         lock = (ROOT / "deploy" / "image" / f"requirements-{variant}.txt").read_text()
         pins: dict[str, Any] = dict(re.findall(r"^([\w.-]+)==(\S+) \\$", lock, re.MULTILINE))
-        for line in map(Requirement, wanted):
+        for line in map(Requirement, [*wanted, *more]):
             assert line.specifier.contains(pins[line.name].split("+")[0]), f"{line} in the lock of {variant}"
         assert ("nvidia-cublas" in pins) == (variant == "cuda")
         ray = of(documents((K8S / "base" / "rayservice.yaml").read_text()), "RayService")
