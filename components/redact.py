@@ -69,7 +69,7 @@ def redact(ctx: Context, data: Dataset, params: RedactParams) -> Dataset:
     from raypath.components.data.streaming.progress import ProgressReporter
     from raypath.components.data.streaming.shard_files import shard_files
     from raypath.components.data.streaming.stream import is_small
-    from raypath.components.privacy.keys import ensure_key, key_folder
+    from raypath.components.privacy.keys import ensure_key
     from raypath.components.privacy.redactor import KEYED, Redactor
     from raypath.components.privacy.rows import RedactRows, redactable
     from raypath.components.reports.redaction import RedactionReport, write_report
@@ -78,7 +78,7 @@ def redact(ctx: Context, data: Dataset, params: RedactParams) -> Dataset:
     if not columns:
         raise DataError("no input column is a text", fix="leave redact.enabled unset")
     keyed = params.replacement in KEYED or params.reversible
-    key = ensure_key(key_folder(ctx.signing)) if keyed else None
+    key = ensure_key(ctx.signing) if keyed else None
     settings = params.facts(key.id if key else "")
     rows = RedactRows(Redactor(settings, key), columns)
     progress = ProgressReporter(ctx, data.rows * (2 if params.reversible else 1))

@@ -45,13 +45,20 @@ class RedactionKey:
 def key_folder(signing: Path | None) -> Path:
     """Return the folder of the keys beside the one that signs models; without one that of the current project."""
     home = signing.parent if signing is not None else Path(os.environ.get("RAYPATH_HOME") or ".raypath")
-    return home / FOLDER
+    return home.expanduser().resolve() / FOLDER
 
 
-def ensure_key(folder: Path) -> RedactionKey:
-    """Return the key of the environment or of a folder, where one is made if there is none. Raises UserError."""
+def ensure_key(signing: Path | None) -> RedactionKey:
+    """Return the key of the environment or of a home, where one is made if there is none.
+
+    signing: Folder in the home with the key that signs models; None for a step outside of a run, which has no home but
+    that of $RAYPATH_HOME: a key in the current folder would be lost with it. Raises UserError.
+    """
+    folder = key_folder(signing)
     if found := _given() or _newest(folder):
         return found
+    if signing is None and not os.environ.get("RAYPATH_HOME"):
+        raise UserError("there is no home for the redaction key", fix=f"set RAYPATH_HOME or ${VARIABLE}")
     with locked(folder / ".lock"):
         if found := _newest(folder):
             return found

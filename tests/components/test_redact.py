@@ -109,7 +109,7 @@ def test_surrogates_are_consistent_and_restored_with_the_key_alone(
     assert len({text.partition(": ")[2] for text in texts[:3]}) == 1
     assert "anna.novak@web.de" not in "".join(texts)
     assert texts[3] == "fine"
-    key = ensure_key(key_folder(ctx.signing))
+    key = ensure_key(ctx.signing)
     assert made.redaction is not None
     assert made.redaction.key == key.id
     assert (key_folder(ctx.signing) / f"{key.id}.key").stat().st_mode & 0o077 == 0
@@ -120,6 +120,21 @@ def test_surrogates_are_consistent_and_restored_with_the_key_alone(
     (key_folder(ctx.signing) / f"{key.id}.key").unlink()
     with pytest.raises(DataError, match="is not here"):
         restore(ctx.out / made.uri, key_folder(ctx.signing))
+
+
+def test_a_step_without_a_home_makes_no_key(
+    redacting: Redacting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be left in the folder where the step happened to run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAYPATH_HOME", raising=False)
+    with pytest.raises(UserError, match="no home for the redaction key"):
+        redacting([{"text": "anna.novak@web.de"}], replacement="hash")
+    assert not list(tmp_path.rglob("*.key"))
+    monkeypatch.setenv("RAYPATH_REDACTION_KEY", "ab" * 32)
+    _, _, found = redacting([{"text": "anna.novak@web.de"}], replacement="hash")
+    assert found[0]["text"].startswith("<EMAIL:")
+    assert not list(tmp_path.rglob("*.key"))
 
 
 def test_a_dataset_without_texts_is_an_error(redacting: Redacting) -> None:
