@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypath.components import Context, DataError, Dataset
+from raypath.components import Context, DataError, Dataset, UserError
 from raypath.components.core.columns import Column
 from raypath.components.data.streaming.parquet import TableWriter
 from raypath.components.privacy.keys import ensure_key, key_folder

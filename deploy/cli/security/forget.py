@@ -33,7 +33,8 @@ def forget(args: argparse.Namespace) -> None:
         print("prediction log: rows of this subject, under a key of its own")
     if args.dry_run or not (rows or logged):
         return
-    dropped = f" and {plural(len(_versions(records)), 'version')}" if args.models == "drop" and _versions(records) else ""
+    count = len(_versions(records)) if args.models == "drop" else 0
+    dropped = f" and {plural(count, 'version')}" if count else ""
     confirm(f"Remove the rows of this subject, {plural(len(records), 'step')} made of them{dropped}?", args.yes)
     detail = {
         "rows": sum(each.rows for each in rows),
