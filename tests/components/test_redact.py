@@ -38,8 +38,9 @@ Redacting = Callable[..., tuple[Context, Dataset, list[dict[str, Any]]]]
 
 
 @pytest.fixture
-def redacting(tmp_path: Path, make_context: Callable[..., Context]) -> Redacting:
+def redacting(tmp_path: Path, make_context: Callable[..., Context], monkeypatch: pytest.MonkeyPatch) -> Redacting:
     """`redacting(rows, columns=(), **params)` -> the context, the dataset and its rows."""
+    monkeypatch.setenv("RAYPATH_HOME", str(tmp_path / "home"))
 
     def run(rows: list[dict[str, Any]], columns: tuple[Column, ...] = (), **fields: Any) -> Any:
         ctx = make_context("redact")
@@ -99,10 +100,7 @@ def test_preference_pairs_are_redacted_on_both_sides(redacting: Redacting) -> No
     assert texts == ["card <CARD>", "IBAN <IBAN>", "IBAN <IBAN>"]
 
 
-def test_surrogates_are_consistent_and_restored_with_the_key_alone(
-    redacting: Redacting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAYPATH_HOME", str(tmp_path / "home"))
+def test_surrogates_are_consistent_and_restored_with_the_key_alone(redacting: Redacting) -> None:
     rows = [{"text": f"row {n}: anna.novak@web.de"} for n in range(3)] + [{"text": "fine"}]
     ctx, made, found = redacting(rows, replacement="surrogate", reversible=True)
     texts = [row["text"] for row in found]

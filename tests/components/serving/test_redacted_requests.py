@@ -30,6 +30,12 @@ TITLE, BODY = Column(name="title", stored="input.title"), Column(name="body", st
 TEXTS = [row.text for language in ("en", "zh") for row in texts(language, 40, seed=7)]
 
 
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are made in a home."""
+    monkeypatch.setenv("RAYPATH_HOME", str(tmp_path / "home"))
+
+
 def trained(
     make_context: Callable[..., Context],
     folder: Path,
