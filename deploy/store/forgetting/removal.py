@@ -1,4 +1,4 @@
-"""What was made of the rows of a subject, by the digests in the records of steps, and its removal from a store."""
+"""Steps made of the rows of a subject, by the digests in their records, and the removal of these from a store."""
 
 from __future__ import annotations
 
