@@ -11,6 +11,7 @@ import pytest
 
 import raypath
 from raypath.deploy.api.jobs import changes_of
+from raypath.workflows.batch_prediction import BatchPrediction
 
 FLOW: Any = "text_classification"
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
@@ -110,3 +111,9 @@ def test_numbers_of_numpy_are_settings() -> None:
     given = {"finetune.epochs": np.int64(2), "finetune": {"lr": np.float32(0.5)}, "tune.lr": np.array([0.25, 0.5])}
     assert changes_of(given) == {"finetune.epochs": 2, "finetune.lr": 0.5, "tune.lr": [0.25, 0.5]}
     assert {type(value) for value in changes_of(given).values()} == {int, float, list}
+
+
+def test_of_an_instance_what_differs_from_the_defaults_counts() -> None:
+    params = BatchPrediction().override({"read.uri": "a.csv", "predict.batch": 3})
+    assert changes_of(params) == {"read.uri": "a.csv", "predict.batch": 3}
+    assert changes_of(BatchPrediction()) == {}

@@ -192,15 +192,15 @@ def _record(id: str, status: RunStatus, **step: Any) -> Record:
 
 def test_words_of_completion(tmp_path: Path) -> None:
     (tmp_path / "home" / "runs").mkdir(parents=True)
-    made = [("topics", 2), ("topics", 1), ("prices", 1)]
+    made = [*(("topics", n) for n in range(8, 0, -1)), ("prices", 1)]
     for number, (name, version) in enumerate(made):
         artifact = {"name": name, "version": version, "alias": "champion"}
         _record(f"r-{number}", RunStatus.DONE, artifact=artifact).save(tmp_path / "home")
-    _record("r-5", RunStatus.DONE, artifact={"rows": 3}).save(tmp_path / "home")
+    _record("r-9", RunStatus.DONE, artifact={"rows": 3}).save(tmp_path / "home")
     words = completion.COMPLETERS
-    assert words["run"]() == ["last", "r-0", "r-1", "r-2", "r-5"]
+    assert words["run"]() == ["last", *(f"r-{n}" for n in range(10))]
     assert words["registered"]() == ["prices", "topics"]
-    assert words["version"](parsed_args=Namespace(registered="topics")) == ["1", "2"]
+    assert words["version"](parsed_args=Namespace(registered="topics")) == list("12345678")
     assert words["allowed_models"]() == ["prices", "topics", "all"]
     assert words["allowed_models"](prefix="topics,p") == ["topics,prices"]
     assert "batch_prediction" in words["workflow"]()
