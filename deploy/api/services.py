@@ -30,6 +30,7 @@ def up(
     client_ca: str | Path | None = None,
     revoked: str | Path | None = None,
     client_auth: Literal["", "required", "optional"] = "",
+    ray_tls: bool = False,
     home: str | Path | None = None,
 ) -> Status:
     """Start Ray and MLflow on this machine; a second call changes nothing. They live on when this process ends.
@@ -42,6 +43,7 @@ def up(
             project's own with `client_auth`, else certificates are not asked for.
         revoked: PEM file with their revocation lists; None for the project's own with its authority.
         client_auth: "required" or "optional"; "" is "required" with `client_ca`.
+        ray_tls: Encrypt what Ray's processes send each other; each has to have a certificate of the project.
         home: Home folder of the project; default $RAYPATH_HOME, else .raypath here.
 
     Raises:
@@ -51,9 +53,12 @@ def up(
     if not listen and (tls or client_ca or revoked or client_auth):
         raise UserError("certificates are for other machines", fix="give listen too, such as 0.0.0.0:8443")
     folder = home_folder(home)
-    with private_process(), audited(folder, "services.up", "", {"listen": listen, "client_auth": client_auth}):
+    with (
+        private_process(),
+        audited(folder, "services.up", "", {"listen": listen, "client_auth": client_auth, "ray_tls": ray_tls}),
+    ):
         listener = _listener(folder, listen, tls, client_ca, revoked, client_auth) if listen else None
-        local.up(folder, listener=listener)
+        local.up(folder, listener=listener, ray_tls=ray_tls)
     return status(home=folder)
 
 

@@ -98,7 +98,8 @@ def up(args: argparse.Namespace) -> None:
     from raypath.deploy.local.services import login_url
 
     files = {"tls": args.tls, "client_ca": args.client_ca, "revoked": args.revoked}
-    show_status(up(listen=args.listen or "", client_auth=args.client_auth or "", home=args.home, **files))
+    given = {"listen": args.listen or "", "client_auth": args.client_auth or "", "ray_tls": args.ray_tls}
+    show_status(up(**given, **files, home=args.home))
     print(f"\nMLflow in a browser (log in within 10 minutes, once): {login_url(args.home)}")
 
 

@@ -100,6 +100,8 @@ def parser() -> argparse.ArgumentParser:
     what = "PEM file with the authorities of the clients' certificates"
     up.add_argument("--client-ca", type=Path, metavar="FILE", help=what)
     up.add_argument("--revoked", type=Path, metavar="FILE", help="PEM file with the revocation lists of --client-ca")
+    what = "encrypt what Ray's processes send each other; each has to have a certificate, see `raypath tls init --ray`"
+    up.add_argument("--ray-tls", action="store_true", help=what)
     add_command(group, "down", commands.down, "stop the services of this project, endpoints included")
     add_command(group, "status", commands.status, "show services, endpoints and their URLs")
 

@@ -31,6 +31,7 @@ from raypath.components.tracking.server.codes import link
 from raypath.deploy.local import haproxy, mlflow_server, ports, processes, ray_head
 from raypath.deploy.local.processes import Process
 from raypath.deploy.local.state import (
+    HEAD,
     Services,
     environment,
     locked,
@@ -42,6 +43,7 @@ from raypath.deploy.local.state import (
     token,
     write,
 )
+from raypath.deploy.local.tls import project
 from raypath.deploy.store.home_format import FORMAT, check_format
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ def up(
     wait: bool = True,
     dashboard: bool = True,
     listener: haproxy.PublicListener | None = None,
+    ray_tls: bool = False,
 ) -> Services:
     """Start the selected services that are not running, in parallel. Running services are left as they are.
 
@@ -90,16 +93,17 @@ def up(
         dashboard: start Ray's dashboard, which jobs need; without it Ray is ready up to 3 s sooner and takes 200 MiB
             less.
         listener: public TLS listener of the endpoints. Raises UserError when Ray is running with another one.
+        ray_tls: TLS between Ray's processes. Raises UserError when Ray is running without.
     """
     home = home.resolve()
-    started = _start_missing(home, ray, mlflow, dashboard, listener)
+    started = _start_missing(home, ray, mlflow, dashboard, listener, ray_tls)
     try:
         wait_ready(home, ray=ray, mlflow=mlflow and wait)
     except PlatformError:
         # One that was found running was about to end. One that was started here would end again.
         if any(not _alive(service) for name, service in read(home).each() if name in started):
             raise
-        _start_missing(home, ray, mlflow, dashboard, listener)
+        _start_missing(home, ray, mlflow, dashboard, listener, ray_tls)
         wait_ready(home, ray=ray, mlflow=mlflow and wait)
     services = read(home)
     if services.mlflow:
@@ -108,7 +112,7 @@ def up(
 
 
 def _start_missing(
-    home: Path, ray: bool, mlflow: bool, dashboard: bool, listener: haproxy.PublicListener | None
+    home: Path, ray: bool, mlflow: bool, dashboard: bool, listener: haproxy.PublicListener | None, ray_tls: bool
 ) -> list[str]:
     """Start those of the wanted services that do not run; returns their names."""
     started = []
@@ -122,6 +126,10 @@ def _start_missing(
                     "Ray is running with another --listen", fix="run `raypath down`, then the same command again"
                 )
             write(home, read(home).model_copy(update={"public_bind": listener.bind()}))
+        if ray_tls and not read(home).ray_tls:
+            if _alive(read(home).ray):
+                raise UserError("Ray is running without TLS", fix="run `raypath down`, then the same command again")
+            write(home, read(home).model_copy(update={"ray_tls": True}))
         if ray and not _alive(read(home).ray):
             haproxy.check_open_files()
         if mlflow and not _alive(read(home).mlflow):
@@ -187,6 +195,8 @@ def _start_ray(home: Path, dashboard: bool) -> None:
     token(home)
     mlflow_token(home)  # the workers of a head have the token of its start
     haproxy.prepare(make_private(folder / "ha"), read(home).public_bind, home / "access")
+    if read(home).ray_tls:
+        project.make_node(home, HEAD, project.default_hosts())
     store = min(_STORE_BYTES, total_memory() // 5)
     args = ray_head.arguments(chosen, folder / "ray", spill_folder(home), dashboard, store)
     service = Process(

@@ -27,6 +27,7 @@ from raypath.components.tracking import login
 from raypath.components.tracking.limits import MLFLOW_LIMITS
 from raypath.deploy.local import haproxy
 from raypath.deploy.local.processes import Process
+from raypath.deploy.local.tls import project
 from raypath.deploy.store.home_format import FORMAT
 
 ALWAYS = {
@@ -44,6 +45,8 @@ ALWAYS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+HEAD = "head"
+"""Name of the certificate of a home's Ray head."""
 ONE_MACHINE = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",)
 """Variables of ALWAYS that must not be set on a cluster of several machines."""
 _LONGEST = 35
@@ -61,6 +64,8 @@ class Services(BaseModel, frozen=True, extra="forbid", validate_by_name=True):
     ports: dict[str, int] = {}
     public_bind: str = Field("", validation_alias=AliasChoices("public_bind", "outside"))
     """Public listener and certificate of the endpoints, in the syntax of HAProxy's `bind`."""
+    ray_tls: bool = False
+    """Ray's processes speak TLS, both sides with a certificate of the project's authority for Ray's nodes."""
 
     @property
     def public(self) -> str:
@@ -116,7 +121,7 @@ def environment(home: Path) -> dict[str, str]:
         if secret := mlflow_secret(home):
             variables |= login.variables(secret)
     variables |= haproxy.environment(services.ports, scratch(home) / "ha")
-    return variables
+    return variables | (project.node_environment(home, HEAD) if services.ray_tls else {})
 
 
 def token(home: Path) -> Path:

@@ -29,13 +29,9 @@ def init(args: argparse.Namespace) -> None:
         if args.client:
             print(f"certificate and key of {args.client}: {project.make_client(args.home, args.client, args.days)}")
         elif args.ray:
-            for variable, file in zip(
-                ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT"),
-                project.make_node(args.home, args.ray, args.hosts, args.days),
-                strict=True,
-            ):
-                print(f"export {variable}={file}")
-            print("export RAY_USE_TLS=1")
+            project.make_node(args.home, args.ray, args.hosts, args.days)
+            for variable, value in project.node_environment(args.home, args.ray).items():
+                print(f"export {variable}={value}")
         else:
             new = project.ensure_server(args.home, args.hosts, days=args.days, renew=args.renew)
             files = ProjectFiles(args.home)

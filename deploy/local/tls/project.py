@@ -116,6 +116,13 @@ def make_node(home: Path, name: str, hosts: Sequence[str], days: int = DAYS) -> 
     return [*paths, authority.file]
 
 
+def node_environment(home: Path, name: str) -> dict[str, str]:
+    """Return Ray's variables for a node, or a driver, that has the certificate of this name."""
+    folder = ProjectFiles(home).ray
+    files = {"SERVER_CERT": f"{name}.crt", "SERVER_KEY": f"{name}.key", "CA_CERT": "ca.pem"}
+    return {"RAY_USE_TLS": "1", **{f"RAY_TLS_{variable}": str(folder / file) for variable, file in files.items()}}
+
+
 def revoke_client(home: Path, name: str) -> int:
     """Revoke all certificates of a client, also those that were replaced; returns their number. Raises UserError.
 

@@ -226,7 +226,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "render": ["--debug", "--on", "-f", "-o", "-s"],
         "schedule": ["--cron", "--debug", "--on", "-f", "-o", "-s"],
         "runs": ["--debug", "--follow", "--json"],
-        "up": ["--client-auth", "--client-ca", "--debug", "--listen", "--revoked", "--tls"],
+        "up": ["--client-auth", "--client-ca", "--debug", "--listen", "--ray-tls", "--revoked", "--tls"],
         "down": ["--debug"],
         "status": ["--debug", "--json"],
         "chat": [
