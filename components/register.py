@@ -74,10 +74,10 @@ class RegisterParams(Params):
     """Allowed fall on a slice of the test rows: of the recall of a class or, for a text length or a category, of the
     share of right rows; 0.05 is five points. For numbers in standard deviations (mae) or variances of the target. Other
     than noise: the slice has to be worse with `confidence`."""
-    beat_baseline: bool = True
+    beat_baseline: bool = False
     """Without a champion: promote a version only if its metric is better than that of a baseline on the same test rows,
     which is for a language model the model that training started from (equal ones are told apart by their loss), and
-    for a classifier the most frequent class. Without it the first version is always promoted."""
+    for a classifier the most frequent class. Without it the first version is promoted; the reason has both numbers."""
     precision: Literal["auto", "fp32", "bf16", "openvino", "openvino-int8", "vllm"] = "auto"
     """Precision of inference. auto measures each on the validation split and takes the fastest within `tolerance`
     (BERT's family and decoders of Llama's kind on a CPU, language models on a GPU); openvino needs the extra of that
@@ -109,7 +109,8 @@ def register(
     serve and not worse by `params.margin`, and falls on no slice by more than `params.slice_margin`
     (`registry/evidence.py`). The comparison is paired, on the rows of the report's test split: outputs by row are
     stored with a version, and a champion that was evaluated on other rows is evaluated on these. One that cannot be,
-    for instance with other labels, stays. Without a champion it has to beat a baseline (`params.beat_baseline`).
+    for instance with other labels, stays. Without a champion it is compared with a
+    baseline (`params.beat_baseline`).
 
     valid: The validation split, to select the precision; without it inference uses bf16 if supported, else fp32. The
     comparison uses the report's precision, whatever is selected.

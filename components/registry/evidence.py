@@ -23,7 +23,7 @@ class Rules:
     confidence: float = 0.9
     margin: float = 0.01
     slice_margin: float = 0.05
-    beat_baseline: bool = True
+    beat_baseline: bool = False
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,6 @@ def graph(tmp_path: Path) -> Graph:
         "finetune.checkpoint_seconds": 0.0,
         "evaluate.max_new_tokens": 4,
         "registry.precision": "fp32",
-        "registry.beat_baseline": False,
     }
     traced = chat.trace(Chat().override(settings))
     return dataclasses.replace(traced, nodes=traced.nodes[:-1], result=traced.nodes[-1].inputs[0])

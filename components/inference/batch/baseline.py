@@ -1,4 +1,4 @@
-"""Decision on a version without a champion to compare with: it has to be better than a baseline on the test rows.
+"""Decision on a version without a champion to compare with: it is compared with a baseline on the test rows.
 
 The baseline of a language model is the model that its training started from, which `evaluate_generation` evaluated on
 the same rows; that of a classifier is the most frequent class of the test rows, always predicted.
@@ -48,9 +48,9 @@ class Measured:
 def decide_first(report: Report, metric: str, rules: Rules) -> Decision:
     """Promote a version unless `rules.beat_baseline` is set and its metric is not better than that of its baseline.
 
-    Raises DataError for a test split whose labels the model does not have.
+    The reason has both numbers. Raises DataError for a test split whose labels the model does not have.
     """
-    name, compared = _compared(report, metric) if rules.beat_baseline else ("", ())
+    name, compared = _compared(report, metric)
     facts = f"{metric} {number(report.metrics[metric])}"
     if not compared:
         return Decision(True, f"{facts}; {NO_CHAMPION}")
@@ -60,7 +60,9 @@ def decide_first(report: Report, metric: str, rules: Rules) -> Decision:
         text = f"{facts} as {name}, {text}"
     if differing.gain > 0:
         return Decision(True, f"{text}; {NO_CHAMPION}")
-    return Decision(False, f"{text}, not better: the first champion has to be, unless registry.beat_baseline=false")
+    if rules.beat_baseline:
+        return Decision(False, f"{text}, not better, which registry.beat_baseline requires")
+    return Decision(True, f"{text}, not better; {NO_CHAMPION}")
 
 
 def _compared(report: Report, metric: str) -> tuple[str, Sequence[Measured]]:

@@ -211,8 +211,9 @@ def test_recorded_examples(precision: str, outputs: list[list[float]], says: str
 
 
 def test_a_first_version_and_one_that_is_not_comparable(make_context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    report: Any = SimpleNamespace(metrics={"f1": 0.51239})
-    contest = Contest(make_context("register"), report, "f1", Rules(beat_baseline=False))
+    model = SimpleNamespace(task="text_generation", label_kind="none")
+    report: Any = SimpleNamespace(metrics={"f1": 0.51239}, model=model)
+    contest = Contest(make_context("register"), report, "f1", Rules())
     found = contest.decide(None, {})
     assert (found.promote, found.reason) == (True, "f1 0.5124; there was no champion")
     assert contest.decision is found

@@ -71,11 +71,11 @@ def test_what_is_queued() -> None:
 @pytest.mark.parametrize(
     ("serve", "fields", "tasks"),
     [
-        (LIMITS, {}, []),
-        (LIMITS, {"poll_seconds": 5.0}, ["watch"]),
-        (LIMITS.model_copy(update={"replicas": 2}), {"poll_seconds": 5.0}, ["share", "watch"]),
-        (LIMITS.model_copy(update={"replicas": 2}), {}, []),
-        (LIMITS.model_copy(update={"decide": True, "shadow": "a"}), {}, ["live"]),
+        (LIMITS, {}, ["certificates"]),
+        (LIMITS, {"poll_seconds": 5.0}, ["certificates", "watch"]),
+        (LIMITS.model_copy(update={"replicas": 2}), {"poll_seconds": 5.0}, ["certificates", "share", "watch"]),
+        (LIMITS.model_copy(update={"replicas": 2}), {}, ["certificates"]),
+        (LIMITS.model_copy(update={"decide": True, "shadow": "a"}), {}, ["certificates", "live"]),
     ],
 )
 def test_background_tasks(

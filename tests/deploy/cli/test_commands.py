@@ -74,7 +74,7 @@ def test_services(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     assert _printed(capsys, "up") == endpoints + link
     assert _printed(capsys, "up", "--listen", "a:1", "--tls", "t.pem") == endpoints + link
     home = tmp_path / "home"
-    none = {"listen": "", "tls": None, "client_ca": None, "revoked": None, "client_auth": ""}
+    none = {"listen": "", "tls": None, "client_ca": None, "revoked": None, "client_auth": "", "ray_tls": False}
     assert given == [
         {**none, "home": home},
         {**none, "listen": "a:1", "tls": Path("t.pem"), "home": home},

@@ -55,6 +55,7 @@ def test_variables_of_haproxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         f"{ray}DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
         f"{ray}HAPROXY_HEALTH_CHECK_INTER": "1s",
         f"{ray}HAPROXY_HEALTH_CHECK_FALL": "10",
+        "RAYPATH_CERTIFICATES": f"{tmp_path}/tls",
     }
     for name in PORTS:
         assert haproxy.environment({**PORTS, name: 0}, tmp_path) == {}

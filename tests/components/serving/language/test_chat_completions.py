@@ -172,7 +172,6 @@ WRONG = [
     ({"stream_options": {"include_usage": True}}, "stream_options", None),
     ({"response_format": {"type": "xml"}}, "response_format.type", None),
     ({"response_format": {"type": "json_schema"}}, "response_format", None),
-    ({"response_format": {"type": "json_object"}}, "response_format", None),
     ({"tools": [{"type": "function", "function": {"name": "a"}}]}, "tools", None),
     ({"tool_choice": "required"}, "tool_choice", None),
     ({"functions": [{"name": "a"}]}, "functions", None),

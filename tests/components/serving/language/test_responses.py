@@ -131,7 +131,6 @@ WRONG = [
     ({"tools": [{"type": "function"}]}, "tools", None),
     ({"tools": [{"type": "function", "name": "a"}]}, "tools", None),
     ({"text": {"format": {"type": "json_schema"}}}, "text.format", None),
-    ({"text": {"format": {"type": "json_object"}}}, "text.format", None),
     ({"tool_choice": "required"}, "tool_choice", None),
     ({"temperature": 3}, "temperature", None),
 ]
