@@ -27,6 +27,7 @@ STEPS = ("read", "split", "preprocess", "inspect", "extract", "finetune", "evalu
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_rows(tmp_path / "data.csv", 300)
     (tmp_path / "node").mkdir()
+    (tmp_path / "url").write_text(f"http://127.0.0.1:{free_port()}")
     return repository(tmp_path, "node/", "shared/")
 
 
@@ -65,10 +66,10 @@ def _start(folder: Path, nodes: Nodes, s3: str, mlflow: str, home: str, **more: 
     settings = {
         "ray.home": folder / home,
         "ray.mlflow": mlflow,
-        "ray.serve_url": f"http://127.0.0.1:{free_port()}",
+        "ray.serve_url": (folder / "url").read_text(),
         "finetune.batch_tokens": 256,
         "tune.trials": 2,
-        "registry.name": home,
+        "registry.name": "topics",
         **more,
     }
     return start(folder, nodes, settings, AWS_ENDPOINT_URL=s3)
