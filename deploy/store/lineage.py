@@ -25,7 +25,7 @@ def steps_behind(store: Store, name: str, version: int) -> dict[str, Record]:
     records = sorted(_records(store), key=lambda each: each.started)
     made_by: dict[str, Record] = {}
     for each in records:
-        for digest in _digests(each.artifact):
+        for digest in artifact_digests(each.artifact):
             made_by.setdefault(digest, each)
     released = [each for each in records if _releases(each, name, version)]
     found: dict[str, Record] = {}
@@ -36,7 +36,7 @@ def steps_behind(store: Store, name: str, version: int) -> dict[str, Record]:
             continue
         found[_function(each)] = each
         waiting += [made_by[digest] for digest in _inputs(each) if digest in made_by]
-    known = {digest for each in found.values() for digest in _digests(each.artifact)}
+    known = {digest for each in found.values() for digest in artifact_digests(each.artifact)}
     branch = [each for each in records if _function(each) == BRANCH and known & set(_inputs(each))]
     if branch:
         found[BRANCH] = branch[-1]
@@ -64,9 +64,10 @@ def _inputs(record: Record) -> Iterable[str]:
     return [value for name, value in record.key_inputs.items() if name.startswith(_INPUT)]
 
 
-def _digests(artifact: Any) -> Iterator[str]:
+def artifact_digests(artifact: Any) -> Iterator[str]:
+    """Yield the digests in an artifact's JSON, those of nested artifacts too."""
     if isinstance(artifact, dict):
         if artifact.get("digest"):
             yield str(artifact["digest"])
         for value in artifact.values():
-            yield from _digests(value)
+            yield from artifact_digests(value)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from raypath.components.core.errors import PlatformError
 from raypath.components.core.files import write_atomically
@@ -18,6 +17,7 @@ from raypath.components.data.streaming.shard_cache import cached
 from raypath.deploy.store import scratch_sync
 from raypath.deploy.store.audit.records import folder_of
 from raypath.deploy.store.forgetting.search import LISTED, SCRATCH, FoundRows, places_of, shard_of, shards_by_dataset
+from raypath.deploy.store.lineage import artifact_digests
 from raypath.deploy.store.object_store import SHARDS
 from raypath.deploy.store.retention import delete, digests_in
 from raypath.deploy.store.store import Store
@@ -59,7 +59,7 @@ def read_records(store: Store) -> list[StepRecord]:
                     name,
                     str(record["step"]),
                     frozenset(digests_in(artifact)),
-                    frozenset(_own_digests(artifact)),
+                    frozenset(artifact_digests(artifact)),
                     frozenset(value for name, value in key_inputs.items() if name.startswith(_INPUT)),
                     (str(artifact["name"]), int(artifact["version"])) if released else None,
                 )
@@ -134,11 +134,3 @@ def _remove_artifact(store: Store, name: str) -> None:
 def _delete_folder(folder: Path) -> None:
     if folder.exists() and not delete(folder):
         raise PlatformError(f"{folder} cannot be removed", fix="check its owner, then run the same command again")
-
-
-def _own_digests(artifact: Any) -> Iterator[str]:
-    if isinstance(artifact, dict):
-        if artifact.get("digest"):
-            yield str(artifact["digest"])
-        for value in artifact.values():
-            yield from _own_digests(value)
